@@ -32,8 +32,8 @@ def record(path: AnyPath, *, scheduler: SchedulerBase | None = None) -> Callable
     The file is a cassette: lines of JSON, with times in seconds. The stream itself is unchanged. The cassette of a run
     contains all events of the run, even if only chunks are selected (``flow.observe()``). Each subscription replaces
     the file. If several subscriptions run at once, the file is that of the subscription that began last. The file is
-    closed when the stream completes, fails or is disposed. If the program dies, the file lacks at most the chunks since
-    the last other item, and never more than 64 KiB.
+    closed when the stream completes, fails or is disposed. If the program dies, the file lacks at most the chunks after
+    the last item that is not a chunk, and never more than 64 KiB.
 
     Values are written as :mod:`rxflow.types.codec` describes. An object that JSON cannot represent is written as the
     name of its class and its ``str``. Two kinds of text are written as ``***``: a text that looks like an API key, and

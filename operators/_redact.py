@@ -84,7 +84,7 @@ def redact(
 
 
 class _RedactedVoices(Voices):
-    """Voices that end only when their call finishes, fails or is retracted.
+    """Voices that end only when their call finishes, fails, is cancelled or is retracted.
 
     An item of another kind, such as a tool call, must not release text that may still become a match.
     """

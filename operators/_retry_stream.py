@@ -42,8 +42,8 @@ def retry_stream(
 
     If the source is a run, a new run starts. The output of the failed attempt is then void: a ``Retracted`` event
     reports this at once, before any delay. If the failed attempt had no output, no ``Retracted`` is emitted. The chunks
-    of the next attempt have a higher ``attempt`` than all earlier chunks. An operator that selects from the events
-    again, such as ``text``, drops the ``Retracted``, so put ``retry_stream`` after such an operator. ::
+    of the next attempt have a higher ``attempt`` than all earlier chunks. Operators that select items, such as
+    ``text``, drop the ``Retracted``. So put ``retry_stream`` after them. ::
 
         source             --a--b--#
         again              --a--b--c|
@@ -134,7 +134,10 @@ class _Retrying:
         self._is_beginning = False
 
     def begin(self, *_: object) -> None:
-        """Subscribe to the source. If the source fails during ``subscribe()``, the next attempt begins afterwards."""
+        """Subscribe to the source.
+
+        If the source fails during ``subscribe()``, the next attempt begins after ``subscribe()`` has returned.
+        """
         self._is_due = True
         if self._is_beginning:
             return
@@ -172,7 +175,7 @@ class _Retrying:
             self.current.disposable = scheduler.schedule_relative(delay, self.begin)
 
     def _get_delay(self, error: BaseException) -> float | None:
-        """Return the seconds until the next attempt; None if there will be none."""
+        """Return the seconds until the next attempt; None if there is no further attempt."""
         if self._retries == self._plan.times or not self._plan.is_meant(error):
             return None
         if self._attempts.has_output and not self._plan.may_retract:

@@ -47,9 +47,10 @@ def sentences() -> Callable[[Observable[T]], Observable[T]]:
     - after the Chinese and Japanese forms of ``. ! ?``,
     - before an empty line, a list item or a heading.
 
-    It does not end in a number (``3.14``), after common abbreviations of English and German (``Dr.``, ``e.g.``,
-    ``Fig. 3``), after initials, or after the number of a list item. Such rules have limits: an unknown abbreviation
-    ends a sentence, and "Take plan B. Then rest." counts as one sentence.
+    A sentence does not end in a number (``3.14``), after common abbreviations of English and German (``Dr.``, ``e.g.``,
+    ``Fig. 3``), after initials, or after the number of a list item. After ``…``, ``...`` and abbreviations such as
+    ``etc.``, it does not end if a small letter follows. Such rules have limits: an unknown abbreviation ends a
+    sentence, and "Take plan B. Then rest." counts as one sentence.
 
     A sentence is emitted as soon as the following text shows that the sentence has ended. The last sentence is emitted
     when its call ends, when an item without text follows in the call (such as a tool call), or when the source
@@ -100,9 +101,9 @@ class _Sentences:
 
 
 def _find_end(text: str, begin: int, match: re.Match[str]) -> int:
-    """Return the index where ``match`` ends the sentence that starts at ``begin``.
+    """Return the index of the end of the sentence that starts at ``begin``, if it ends at ``match``.
 
-    Return 0 if the sentence does not end there, and _UNDECIDED if more text is needed to decide.
+    Return 0 if it does not end at ``match``, and _UNDECIDED if more text is needed to decide.
     """
     if match["stop"]:
         return _find_end_at_stop(text, begin, match)

@@ -156,7 +156,10 @@ class _Run:
         self.log: Log[Any] = Log()
         self.readers: tuple[_Reader, ...] = ()
         self.absence: object | None = None
-        """Identifies the last period without readers. The timer of an earlier period finds another value, and stops."""
+        """Identifies the last period without readers; None after a reader has joined.
+
+        When the timer of an earlier period fires, it finds another value, and does nothing.
+        """
         self.timer = SerialDisposable()
         self.loop: asyncio.AbstractEventLoop | None = None
         self._subscription = SingleAssignmentDisposable()
@@ -260,7 +263,7 @@ def _schedule(
 
 
 class _LoopTimer(DisposableBase):
-    """A timer on an event loop. Any thread may set and dispose it, unlike the timers of asyncio."""
+    """A timer on an event loop. Any thread may dispose it, and may set it with ``on_loop(timer.begin)``."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, action: Callable[[], None]) -> None:
         self._loop = loop
@@ -270,7 +273,7 @@ class _LoopTimer(DisposableBase):
         self._is_disposed = False
 
     def on_loop(self, callback: Callable[[], None]) -> bool:
-        """Run ``callback`` on the loop. Return False if the loop has ended."""
+        """Run ``callback`` on the loop. Return False if the loop is closed."""
         if running_loop() is not self._loop:
             return call_soon(self._loop, callback)
         callback()

@@ -90,7 +90,10 @@ class _ToolCalls:
         return self._take(lambda _: True)
 
     def _continue(self, delta: ToolCallChunk, chunk: StreamChunk) -> None:
-        """Begin a tool call, or continue any of the open ones, because some providers interleave tool calls."""
+        """Add ``delta`` to its open tool call. If it belongs to none, begin a tool call.
+
+        The open tool call need not be the latest one, because some providers interleave tool calls.
+        """
         call = next((call for call in self._open if call.continues_with(delta)), None)
         if call is None:
             call = _GrowingCall(delta, chunk)
@@ -169,8 +172,8 @@ def tool_arguments(
     Each value is an instance of the pydantic model ``model`` or, without ``model``, a dict. If ``tool`` is given, only
     calls of the tool with that name are read. As in ``partial_json``, each value is valid and differs from the value
     before. The last value of a tool call has the whole arguments. A value does not show which tool call it belongs to.
-    So if several agents work concurrently, put ``by_task`` before this operator. Arguments that do not fit ``model`` do
-    not end the stream, because the run reports them to the LLM. They only yield no further values. ``tool_calls`` shows
+    So if several agents work concurrently, put ``by_task`` before this operator. Arguments that do not fit ``model``
+    yield no further values. They do not end the stream, because the run reports them to the LLM. ``tool_calls`` shows
     what is wrong with them. ::
 
         source              --{write: {"text": "he}--{write: llo"}}--|

@@ -122,7 +122,7 @@ class _Finder:
 
 
 class _AliasModule(ModuleType):
-    """A module that can be called like the function that has its name.
+    """A module that can be called like the function of the same name.
 
     ``import rxflow.flow.human_feedback`` replaces the function ``human_feedback`` in ``rxflow.flow`` by this module.
     ``@human_feedback(…)`` must still work afterwards.

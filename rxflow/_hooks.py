@@ -51,7 +51,7 @@ class Work(Protocol):
         ...
 
     def pause(self) -> Pause:
-        """Return a new wait of the working thread for the loop."""
+        """Return an object for one wait of the working thread for the loop."""
         ...
 
     def over(self) -> None:
@@ -73,7 +73,7 @@ class ThreadCount(Protocol):
         ...
 
     def pause(self) -> Pause | None:
-        """Return a new wait of the calling thread for the loop; None if the thread does not work for the loop."""
+        """Return an object for one wait of the calling thread; None if the thread does not work for the loop."""
         ...
 
 

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
-    """Return the asyncio loop that runs in this thread, or None. Under trio there is none."""
+    """Return the asyncio loop that runs in this thread; None if there is none, as under trio."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
@@ -72,8 +72,8 @@ def wake_all(waiting: list[Callable[[], None]]) -> None:
 def fail_future(future: asyncio.Future[Any] | Future[Any], error: BaseException, source: str) -> None:
     """Set an error of users' code as the exception of ``future``.
 
-    A StopIteration is replaced by a RuntimeError, whose message names the code: ``source``. asyncio's futures refuse a
-    StopIteration, and it would silently end a generator.
+    If the error is a StopIteration, set a RuntimeError instead. Its message names the code (``source``). asyncio's
+    futures refuse a StopIteration, and a StopIteration would silently end a generator.
     """
     if isinstance(error, StopIteration):
         raised = RuntimeError(f"{source} raised StopIteration")

@@ -34,7 +34,9 @@ Entry: TypeAlias = Mapping[str, Any]
 
 
 def find_entry(model: str) -> Entry | None:
-    """Return the entry of ``model``; None if the table has none. Blocks for some milliseconds the first time.
+    """Return the entry of ``model``; None if the table has none.
+
+    The first look-up of a model may block for some milliseconds.
 
     In the table, the names of many models lack the provider. An entry with such a name is used only if its field
     ``litellm_provider`` fits the provider of ``model``.
@@ -98,10 +100,10 @@ def _pick(table: Mapping[str, Entry], model: str) -> Entry | None:
 
 
 def _fits(entry: Entry, model: str) -> bool:
-    """Return whether ``entry`` belongs to the provider of ``model``. The name of ``entry`` in the table lacks it.
+    """Return whether ``entry`` belongs to the provider of ``model``. The entry's name in the table has no provider.
 
-    The field ``litellm_provider`` of an entry has several names for some providers: "bedrock_converse", "cohere_chat",
-    "vertex_ai-language-models".
+    For some providers, the field ``litellm_provider`` has other values that begin with the provider:
+    "bedrock_converse", "cohere_chat", "vertex_ai-language-models".
     """
     provider, separator, _ = model.partition("/")
     # With the prefix openai/, programs also request models of other providers from gateways.

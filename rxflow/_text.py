@@ -20,7 +20,7 @@ M = TypeVar("M", bound=BaseModel)
 
 _OPENING = re.compile(r"[{\[]")
 _FENCE = re.compile(r"\A```\w*\s*\n(.*?)\n?\s*```\Z", re.DOTALL)
-# numbers are not converted: only the end of the JSON is needed, and int() refuses more than 4,300 digits
+# integers are not converted: only the end of the JSON is needed, and int() refuses more than 4,300 digits
 _DECODER = json.JSONDecoder(parse_int=str)
 _LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
 # Matches at the position of a parse error if the JSON may only be incomplete: the rest of the text is blank, or it is

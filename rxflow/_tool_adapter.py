@@ -16,7 +16,8 @@ def as_tool(given: object) -> BaseTool:
     """Return ``given`` as a tool of rxflow. A tool of rxflow is returned unchanged.
 
     Adapts tools of LangChain and CrewAI, and any object that has a name, a description and one of ``invoke``, ``_run``,
-    ``run`` and ``func``. The model sees the object's ``args_schema``; without one, the signature of the function.
+    ``run`` and ``func``. The model sees the object's ``args_schema``. If there is none, the model sees the object's
+    ``args`` (as LangChain's tools have them), or else the signature of the function that is called.
 
     Raises:
         TypeError: ``given`` is not a tool, has no description, or has an ``args_schema`` of the wrong type.
@@ -39,7 +40,7 @@ Tool = Annotated[BaseTool, BeforeValidator(as_tool)]
 
 
 def _call_of(original: Any) -> Callable[..., Any] | None:
-    """Return a function that calls ``original`` with keyword arguments; None if it has no method for that."""
+    """Return a function that calls ``original`` with keyword arguments; None if no method can be called."""
     if callable(getattr(original, "invoke", None)):
         return _invoking(original)
     ways = (getattr(original, way, None) for way in ("_run", "run", "func"))
@@ -68,7 +69,10 @@ def _invoking(original: Any) -> Callable[..., Any]:
 
 
 def _has_async_code(original: Any) -> bool:
-    """Return whether ``original`` has async code of its own. LangChain's async methods only call the sync code."""
+    """Return whether ``original`` has async code of its own.
+
+    LangChain's default methods do not count, because they only call the sync code.
+    """
     if not callable(getattr(original, "ainvoke", None)):
         return False
     ways = (getattr(original, name, None) for name in ("_arun", "ainvoke"))
@@ -110,8 +114,8 @@ def _adapt(original: Any, call: Callable[..., Any]) -> BaseTool:
 def _model_of(name: str, schema: object) -> type[BaseModel]:
     """Return a pydantic model of the arguments.
 
-    If ``schema`` is such a model, return ``schema`` itself. It may also be a JSON Schema or a model of pydantic 1. Then
-    return a new model, which has this JSON Schema but does not check the values.
+    If ``schema`` is such a model, return ``schema`` itself. Otherwise ``schema`` must be a JSON Schema or a model of
+    pydantic 1. For these, return a new model, which has the same JSON Schema but does not check the values.
     """
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         return schema

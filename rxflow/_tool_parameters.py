@@ -70,7 +70,11 @@ class Parameters:
         return create_model(name, __config__=config, **fields)
 
     def check_schema(self, schema: type[BaseModel], tool: str) -> None:
-        """Raise TypeError if ``schema`` lacks a required parameter, or has a field that is not a parameter."""
+        """Raise TypeError if ``schema`` does not match the parameters.
+
+        A required parameter needs a field, unless ``schema`` allows extra fields. A field needs a parameter, unless the
+        function has ``**kwargs``.
+        """
         fields = set(schema.model_fields)
         if (missing := sorted(self.required - fields)) and schema.model_config.get("extra") != "allow":
             raise TypeError(f"the tool {tool!r} needs {', '.join(missing)}, which its args_schema does not have")
@@ -119,7 +123,10 @@ def _default_of(parameter: inspect.Parameter) -> Any:
 
 
 def _field_for(parameter: str, names: tuple[str, ...]) -> str:
-    """Return the name of the field for a parameter: the parameter's own name, if pydantic allows it."""
+    """Return the name of the field for a parameter: the parameter's own name, if pydantic allows it.
+
+    Otherwise return a similar name that pydantic allows, and that no parameter has.
+    """
     field = parameter
     if field.startswith("_") or hasattr(BaseModel, field):
         field = field.strip("_") + "_"

@@ -48,7 +48,10 @@ class Border:
         self.clock = scope.run.clock
         self.count = itertools.count(scope.run.first_seq if scope.is_outermost else 0)
         self.holds = 0
-        """How many races hold events back. A race may drop such an event, so it gets its number when it is released."""
+        """How many races (operator ``race``) hold events back.
+
+        A race may drop a held event. So an event gets its number when the race releases it.
+        """
         self._passages: list[Passage] = []
         self._own_origin: tuple[Origin, Origin] = (scope.origin, scope.origin)
 
@@ -89,7 +92,7 @@ class Border:
         return item
 
     def guard(self, build: Callable[[Scope], Observable[Event]]) -> Observable[Event]:
-        """Return the events of ``build``, numbered, and with all spans closed at the end.
+        """Return the events of the Observable from ``build``, numbered, and with all spans closed at the end.
 
         The result may be subscribed again after its end.
         """
@@ -142,9 +145,9 @@ class Border:
         return cast(Event, kind(origin=started.origin, reason=reason))
 
     def forget(self, passage: Passage, *, has_open_spans: bool) -> None:
-        """Remove a passage that is over from the run's watchers.
+        """Remove an ended passage from the run's watchers.
 
-        If the passage has no open spans, remove it here too. Otherwise :meth:`close_spans` still needs it.
+        If the passage has no open spans, remove it from this border too. Otherwise :meth:`close_spans` still needs it.
         """
         if not has_open_spans:
             _remove(self._passages, passage)
@@ -177,7 +180,7 @@ class Passage(Holder, ObserverBase[Event]):
         self._is_over = False
         self._open: dict[str, Started] = {}
         self._children: dict[str, int] = {}  # by span: how many spans directly inside it are open
-        self._cancelled: dict[str, None] = {}  # the closed spans; an empty set would take 150 bytes more in each run
+        self._cancelled: dict[str, None] = {}  # spans closed by _close(); a dict, as an empty set takes 150 bytes more
         self._stopped: dict[str, str] = {}  # by span: why it was stopped, if its …Cancelled event was not emitted yet
 
     def on_next(self, value: Event) -> None:
@@ -192,7 +195,7 @@ class Passage(Holder, ObserverBase[Event]):
             self._emit(value)
             return
         if self._is_over:
-            return  # without _forget_span(): code that closes the span later needs the call's entry in run.calls
+            return  # do not call _forget_span(): code that closes the span later needs the call's entry in run.calls
         if self._stopped:
             self.flush()
         span_id = value.origin.span_id
@@ -321,7 +324,7 @@ def find_stamp() -> Callable[[T], T]:
 def close_before_end(source: Observable[T], border: Border) -> Observable[T]:
     """Wrap ``source``, which has events of a run but may end before the run does.
 
-    The spans of the run that are still open are closed before ``source`` ends. ::
+    If spans of the run are still open when ``source`` ends, the result first closes them, and then ends. ::
 
         events    S--a--b--c--F|
         source    S--a--b|             (take(3))

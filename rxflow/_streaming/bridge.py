@@ -43,7 +43,7 @@ def from_async(work: Callable[[Callable[[T], None]], Awaitable[None]]) -> Observ
 
 
 def from_coroutine(scope: Scope, work: Callable[[Emitter], Awaitable[None]]) -> Observable[Event]:
-    """Return an Observable of the events of a leaf, which is the coroutine ``work(emitter)``.
+    """Return an Observable of the events of a leaf. The leaf is the coroutine ``work(emitter)``.
 
     ``work`` can also run other Observables through the emitter, as a part of the leaf. Disposing the leaf disposes
     these Observables at once, in the same thread. So the connection to a provider closes even if the loop is busy.
@@ -199,10 +199,10 @@ class _Leaf(_Driven[Event]):
 
 
 def replace_stray_cancellation(error: BaseException) -> BaseException:
-    """Return ``error``. If it is a CancelledError although nobody has cancelled this task, return a RuntimeError.
+    """Return ``error``, but a RuntimeError instead of a CancelledError if nobody has cancelled this task.
 
-    In the second case, the task has awaited something that other code cancelled. The CancelledError would silently end
-    every task that it reaches, including the reader's.
+    In that case, the task has awaited something that other code cancelled. The CancelledError would silently end every
+    task that it reaches, including the reader's.
     """
     if not isinstance(error, asyncio.CancelledError):
         return error

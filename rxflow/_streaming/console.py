@@ -224,7 +224,7 @@ def is_input_replaced() -> bool:
 class ConsoleProvider:
     """Asks questions in the terminal.
 
-    In a terminal, rxflow uses this for each question that nothing else answers. Elsewhere, the program must name it. ::
+    In a terminal, rxflow uses this for each question that nothing else answers. Elsewhere, the program must add it. ::
 
         flow.observe().pipe(ops.answer_with(ConsoleProvider()))
 
@@ -244,7 +244,7 @@ class ConsoleProvider:
         return None if line is None else line.strip()
 
     def request_input(self, message: str, flow: object, metadata: Mapping[str, Any] | None = None) -> str:
-        """Ask for a text. CrewAI's providers have this method, so a provider of your own can fall back to this one."""
+        """Ask for a text, as CrewAI's providers do. A program's own provider may call this."""
         return input(f"\n{message}\n\n>>> " if self.verbose else f"{message} ").strip()
 
     def request_feedback(self, context: Any, flow: object) -> str:

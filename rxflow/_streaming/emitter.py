@@ -201,7 +201,7 @@ class Emitter:
 
 
 def require_not_cancelled() -> None:
-    """Raise CancelledError if the run that this code belongs to was cancelled."""
+    """Raise CancelledError if the leaf that this code belongs to was cancelled."""
     leaf = ambient.get()
     if leaf is not None and leaf.is_cancelled:
         raise leaf.over()
@@ -265,7 +265,7 @@ class _Drained(_Nested[_T]):
         self._take(value)
 
     def dispose(self) -> None:
-        self._take = _ignore  # an error's traceback may keep this object alive
+        self._take = _ignore  # an error's traceback may keep this object alive, but must not keep the function alive
         super().dispose()
 
 
@@ -298,7 +298,7 @@ def _cancel(done: _Done) -> None:
 
 
 def _ignore(value: object) -> None:
-    """Drop the items after the disposal."""
+    """Drop an item that arrives after the disposal."""
 
 
 _NOBODY: ObserverBase[Event] = Observer()

@@ -62,7 +62,7 @@ class Feed(Protocol):
 
 
 class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
-    """Subscribes to its source at the first pull, which starts the run. Closing the feed disposes the run.
+    """Subscribes to its source at the first pull. This starts the run. Closing the feed disposes the run.
 
     If code of a leaf pulls first, the new run becomes a part of that leaf's run.
     """
@@ -220,8 +220,8 @@ class _PlainFeed:
     """Takes items from a plain iterator, but only while a reader pulls.
 
     If a generator was not read to its end, it is closed together with its output. So the generator cleans up at once,
-    and not only when it is garbage-collected. While a reader is waiting for its next item, a generator cannot be
-    closed. In this case, that reader closes it afterwards.
+    and not only when it is garbage-collected. A generator cannot be closed while a reader waits for the
+    generator's next item. In this case, that reader closes it afterwards.
     """
 
     is_running = False

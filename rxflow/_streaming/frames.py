@@ -182,7 +182,8 @@ def _read_channels(channels: Iterable[Channel | str]) -> frozenset[Channel]:
 class StreamSession(_Session):
     """The frames of a run, for ``for`` loops.
 
-    ``events``, ``llm``, ``flow``, ``tools`` and ``messages`` return a new iterator over the whole stream each time.
+    Each access to ``events``, ``llm``, ``flow``, ``tools`` or ``messages`` returns a new iterator. The iterator begins
+    at the start of the run.
     """
 
     @property
@@ -223,7 +224,8 @@ class StreamSession(_Session):
 class AsyncStreamSession(_Session):
     """The frames of a run, for ``async for`` loops.
 
-    ``events``, ``llm``, ``flow``, ``tools`` and ``messages`` return a new iterator over the whole stream each time.
+    Each access to ``events``, ``llm``, ``flow``, ``tools`` or ``messages`` returns a new iterator. The iterator begins
+    at the start of the run.
     """
 
     @property

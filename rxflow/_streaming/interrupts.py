@@ -38,8 +38,8 @@ class Interruptible(Protocol):
 def create_wait() -> tuple[Callable[[], None], Callable[[float | None], bool]]:
     """Return two functions, ``wake`` and ``wait``, for one wait of the calling thread.
 
-    The calling thread calls ``wait(limit_s)``. Any other thread calls ``wake()``, once, to end the wait. ``wait``
-    returns False if ``limit_s`` seconds have passed before. None means no limit.
+    The calling thread calls ``wait(limit_s)``. Any other thread calls ``wake()``, once, to end the wait. ``wait`` then
+    returns True. If ``limit_s`` seconds pass first, it returns False. A ``limit_s`` of None means no limit.
 
     In the main thread, the wait uses a bare lock. With a ``threading.Event``, Ctrl-C could leave the event locked, and
     ``set()`` would then block the run's thread forever. Other threads get no signals, so they use an Event.
@@ -94,9 +94,9 @@ class Flag:
 
 
 def watch(reading: Interruptible) -> None:
-    """From now on, stop ``reading`` if Ctrl-C interrupts the main thread. :func:`unwatch` ends this.
+    """From now on, stop ``reading`` (``interrupt()``) if Ctrl-C interrupts the main thread. :func:`unwatch` ends this.
 
-    In other threads, this does nothing.
+    In other threads, this function does nothing.
     """
     if threading.current_thread() is threading.main_thread():
         _watched.add(reading)

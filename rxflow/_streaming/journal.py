@@ -1,9 +1,11 @@
 """The journal: what a run had done before it stopped. A resumed run uses it, so that finished work is not repeated.
 
 The journal records methods, model calls, tool calls, questions and state. It is built from the events of all
-generations of the run since the run last started from the beginning. A *step* is one call of a method. It is named by
-the path of flows and methods that leads to the call, each with its number. Within a step that had not finished, a model
-call, a tool call or a question is found by a hash of its input. Records with the same input are used in their order.
+generations of the run since the run last started from the beginning.
+
+A *step* is one call of a method, or one start of a flow. Its name is the path of flows and methods that leads to it,
+each with its number. Within a step that had not finished, a model call, a tool call or a question is found by a hash of
+its input. Records with the same input are used in their order.
 """
 
 from __future__ import annotations
@@ -113,7 +115,10 @@ class Journal(Answerer):
         return [event.origin.flow_name for step, event in self._flows.items() if len(step) == 1]
 
     def resume(self, scope: Scope) -> Scope:
-        """Return a copy of ``scope`` for the resumed run. The run keeps its id, and its counts of spans and events."""
+        """Return a copy of ``scope`` for the resumed run.
+
+        The resumed run keeps the run's id, and continues its counts of spans and events.
+        """
         run = replace(scope.run, id=self.run_id, first_seq=self.last_seq + 1, spans=count(self.next_span), journal=self)
         return replace(scope, run=run, origin=replace(scope.origin, run_id=self.run_id))
 
@@ -176,7 +181,7 @@ class Journal(Answerer):
         return _take(self._memories[step].questions, hash_question(request))
 
     async def find_answer(self, request: e.InputRequested) -> Any:
-        """Remove and return the answer to ``request`` with which the run was resumed; UNANSWERED if there is none."""
+        """Remove and return the given answer to ``request``; UNANSWERED if there is none."""
         return self._answers.pop(request.request_id, UNANSWERED)
 
     def find_reviewed(self, step: Step, namespace: tuple[str, ...]) -> e.InputRequested | None:

@@ -1,6 +1,6 @@
 """Starts a run, and chooses the loop on which it lives.
 
-- If code of a leaf starts the run, it becomes a part of the leaf's run, with the same loop and labels.
+- If code of a leaf starts the run, the new run becomes a part of the leaf's run, with the same loop and labels.
 - Otherwise, if asyncio runs in the subscriber's thread, the run lives on that loop. So users' coroutines find their own
   loop, pools and sessions.
 - Otherwise (a plain ``for``, a plain ``subscribe``, trio), the run lives on a loop thread.

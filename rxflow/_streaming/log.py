@@ -41,7 +41,7 @@ class Log(Generic[_T]):
     item, then looks for waiting readers. A reader first registers, then looks for items. So if both do this at once, at
     least one of them sees the other.
 
-    The items are kept in blocks. All blocks except the newest are packed, which saves memory: see
+    The items are kept in blocks. All blocks except the newest ones are packed, to save memory: see
     :class:`~rxflow.types.chunks.PackedChunks`. Each reader of a packed block gets new copies of the chunks. A reader
     that was already inside the block when it was packed continues with the original chunks.
 
@@ -147,7 +147,7 @@ class Log(Generic[_T]):
                 pause.begins()
             try:
                 await arrived.wait()
-            except BaseException:  # the wait was cancelled, or this coroutine was closed because its loop has ended
+            except BaseException:  # the wait was cancelled, or this coroutine was closed
                 if pause is not None:
                     pause.ends()
                 with suppress(ValueError):  # wake() has taken the waker out of the list in another thread
@@ -198,7 +198,8 @@ def _end_pause_first(waker: Callable[[], None], pause: Pause | None) -> Callable
 def _waker(arrived: anyio.Event) -> Callable[[], None]:
     """Return a function that sets ``arrived`` from any thread.
 
-    On the loop of the caller, the function sets ``arrived`` directly. In any other thread, it lets that loop do it.
+    If it is called on the caller's asyncio loop, the function sets ``arrived`` directly. Otherwise the caller's loop
+    sets ``arrived`` soon afterwards.
     """
     home = running_loop()
     if home is not None:

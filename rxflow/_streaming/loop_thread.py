@@ -40,7 +40,10 @@ So a program that once had many concurrent streams does not keep a loop thread f
 """
 
 CLOSE_WAIT_S = 0.05
-"""How many seconds closing a run waits for its coroutines to clean up."""
+"""How many seconds closing a run waits for its coroutines to clean up.
+
+``aclose()`` waits up to twice as long if the run lives on the loop of the code that awaits it.
+"""
 
 
 class Stay(DisposableBase):
@@ -60,7 +63,7 @@ class Stay(DisposableBase):
 
 
 class LoopThread:
-    """A thread with an event loop. One run after another lives on the loop, and so do runs that their callbacks start.
+    """A thread with an event loop. The loop serves one run after another, and the runs that code on the loop starts.
 
     Without ``loop``, the thread creates an asyncio loop. If ``is_kept`` is True, the loop thread does not end after a
     run, but waits for the next run of the thread that created it.
@@ -81,7 +84,11 @@ class LoopThread:
 
     @property
     def is_lost(self) -> bool:
-        """Whether no run can start here: the loop has ended or is ending, or this process is a fork of the loop's."""
+        """Whether no run can start here.
+
+        The reason is that the thread could not be started, that the loop is ending or has ended, or that this process
+        is a fork of the process in which the loop lives.
+        """
         return self._is_stopping or self._process != os.getpid()
 
     def is_free(self) -> bool:
@@ -126,8 +133,8 @@ class LoopThread:
                 try:
                     loop.run_until_complete(self._main())
                 except BaseException as error:
-                    # The loop has ended while runs lived on it, for example because a callback called sys.exit(). The
-                    # readers of these runs get the error.
+                    # For example, a callback has called sys.exit(). The readers of the runs on this loop get the error.
+                    # Without such a reader, the error is raised here.
                     guards = [stay.guard for stay in self._stays if stay.guard is not None]
                     waiting = [guard for guard in guards if not guard.is_over]
                     if not waiting:
@@ -174,7 +181,8 @@ class LoopThread:
     def call_soon(self, callback: Callable[[], object]) -> bool:
         """Call ``callback`` soon on the loop's thread. Return False if there is no loop yet, or the loop is closed.
 
-        ``callback`` gets an empty context. Otherwise a timer that it sets would keep the caller's context alive.
+        ``callback`` gets an empty context. Otherwise a timer that the callback sets would keep the caller's
+        context alive.
         """
         return self._loop is not None and call_soon(self._loop, callback, context=Context())
 
@@ -314,8 +322,8 @@ class ThreadRun(RunHandle, Generic[T]):
     def begin(self) -> None:
         """Start the run.
 
-        Pass this object to ``hold`` first (see :func:`rxflow._streaming.launch.start`). The code of the run may stop
-        the run at once.
+        The caller passes this object to the ``hold`` of :func:`rxflow._streaming.launch.start` first, because the code
+        of the run may stop the run at once.
         """
         self._host.serve(self)
 

@@ -151,9 +151,9 @@ class EventStream(Observable[T], Generic[T]):
         return self._like(self._selection, enter=enter)
 
     def with_events(self) -> EventStream[T | Behind]:
-        """Return this stream with the events of the run between the items. Each event is wrapped in :class:`Behind`.
+        """Return this stream with the events of the run, except StreamChunks, between the items.
 
-        StreamChunks are not added. This is for code that also needs events that the selection leaves out.
+        Each of these events is wrapped in :class:`Behind`. This is for code that needs events that are not selected.
         """
         return self.reselect(_with_events)
 
@@ -164,7 +164,7 @@ class EventStream(Observable[T], Generic[T]):
     def as_part(self) -> EventStream[T]:
         """Return this stream for use inside another run.
 
-        It does not number its events: they already have numbers, or the surrounding run numbers them.
+        The returned stream does not number its events: they already have numbers, or the surrounding run numbers them.
         """
         part = self._like(self._selection)
         part._is_part = True
@@ -305,7 +305,7 @@ def _wait_for_last(source: Observable[T], scheduler: SchedulerBase | None) -> T:
 
 
 def _defer(build: Build[Event], scope: Scope) -> Observable[Event]:
-    """Return the events of a run, which is built again for each subscription."""
+    """Return the events of a run. Each subscription builds the run again."""
 
     def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
         return connect(build(scope), observer, scheduler)

@@ -67,7 +67,7 @@ class Readable(Generic[Item, Result]):
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether the stream was closed before it had ended by itself."""
+        """Whether the stream was cancelled before it had ended by itself, for example by :meth:`close`."""
         return self._log.is_cancelled
 
     @property
@@ -149,7 +149,7 @@ class Readable(Generic[Item, Result]):
 
 
 class _Reader(LogReader[Item]):
-    """A loop over an output.
+    """A ``for`` or ``async for`` loop over an output.
 
     The loop keeps a reference to the output. Otherwise the output could be deleted during the loop, which would cancel
     the run.
@@ -164,8 +164,8 @@ class _Reader(LogReader[Item]):
         """If no more items will come, raise the error of the run. If the run did not fail, raise ``end``.
 
         Raises:
-            CancelledError: this stream was cancelled, together with the run that the calling code belongs to. With
-                ``end`` instead, the code after the loop would take the chunks so far for the whole text.
+            CancelledError: this stream was cancelled, together with the run that the calling code belongs to. If
+                ``end`` was raised instead, the code after the loop would take the chunks so far for the whole text.
         """
         if self._log.is_ended and self.position == len(self._log):
             self._log.raise_error()
@@ -176,7 +176,7 @@ class _Reader(LogReader[Item]):
 
 class _Cursor(_Reader[Item], Iterator[Item]):
     def __iter__(self) -> Iterator[Item]:
-        # Do this for each loop, because a notebook restores Python's own signal handler for each cell.
+        # Call watch() for each ``for`` loop, because a notebook restores Python's own signal handler for each cell.
         if not self._log.is_ended:
             interrupts.watch(self)
         return self

@@ -1,9 +1,9 @@
 """Questions that a run asks people: who answers, how long the run waits, and what happens if nobody answers.
 
 A leaf asks with :func:`ask`, which emits ``InputRequested`` and then asks the answerers of the leaf's scope, innermost
-first. If no answerer has an answer, and there is a console, the console asks the question. The first answer is
-validated, and ``InputReceived`` is emitted. If there is no answer, the leaf raises :class:`Unanswered`. Concurrent work
-then continues to its end, and the outermost stream ends with ``FlowPaused``.
+first. The console, if there is one, is asked last. The first answer is validated, and ``InputReceived`` is emitted. If
+there is no answer, the leaf raises :class:`Unanswered`. Concurrent work then continues to its end, and the outermost
+stream ends with ``FlowPaused``.
 """
 
 from __future__ import annotations
@@ -340,7 +340,7 @@ class Inbox(Answerer):
         self._settle(request_id, value)
 
     def decline(self, request_id: str) -> None:
-        """Leave a question to the next answerer. If no other answerer has an answer, the run pauses.
+        """Leave a question to the next answerer, or to the console. If there is no answer, the run pauses.
 
         Raises:
             LookupError: the question is not open, as for :meth:`answer`.

@@ -174,8 +174,8 @@ class Answerer:
 class EventClock:
     """The time for the events of a run.
 
-    One read from a provider may have many chunks. They get the time of the read, because a look at the clock for each
-    chunk would take as long as the rest of its numbering.
+    A single read from a provider's connection may contain many chunks. All these chunks get the time of the read. If
+    the clock was read for each chunk, it would take twice as long to number the chunks.
     """
 
     __slots__ = ("read_at", "time")
@@ -268,7 +268,7 @@ def stopping(reason: str, holds: Callable[[], bool] = lambda: True) -> Generator
     try:
         yield
     finally:
-        with suppress(ValueError):  # a coroutine that is closed after its loop runs in another context
+        with suppress(ValueError):  # if a coroutine is closed after its loop has ended, the context differs
             _stop_reasons.reset(token)
 
 
@@ -289,11 +289,11 @@ class UsageLedger:
     def note(self, usage: UsageMetrics, cost: float | None, *, is_shown: bool = False) -> None:
         """Add the usage of one call. May be called from any thread, because any thread may stop a run.
 
-        ``is_shown`` is True if the usage comes from an event. The owners of the surrounding ledgers see the same event,
-        so in this case the usage is not passed on to these ledgers.
+        ``is_shown`` is True if the usage comes from an event. The surrounding flows, crews and agents see the same
+        event. So in this case the usage is not passed on to their ledgers.
         """
         self._entries.append(usage)
-        # Skip calls that never reached the provider. Their None would make the total cost unknown.
+        # Leave out the cost of calls that never reached the provider. It is None, which would make the total unknown.
         if cost is not None or usage.is_reported or usage.successful_requests:
             self._costs.append(cost)
         if self._around is not None and not is_shown:
@@ -301,7 +301,7 @@ class UsageLedger:
 
     @property
     def total(self) -> UsageMetrics:
-        """The sum so far."""
+        """The usage of all calls so far."""
         return sum(list(self._entries), UsageMetrics())
 
     @property
@@ -326,7 +326,7 @@ class Scope:
     answerers: tuple[Answerer, ...] = ()
     """The answerers that are asked when this code asks people a question, in this order: innermost first."""
     step: Step = ()
-    """In a resumed run: the flow, or the call of a method, that the code belongs to. Otherwise empty."""
+    """In a resumed run: the flow, or the execution of a method, that the code belongs to. Otherwise empty."""
     is_logged: bool = False
     """Whether a surrounding flow, crew or agent is verbose. It then already logs the events of this scope."""
 
@@ -345,7 +345,7 @@ class Scope:
         return cls(run, Origin(run_id=run.id, parent_run_id=parent_run_id), context)
 
     def of_private_run(self) -> Scope:
-        """Return a copy of the scope with another run id. Its events are a separate run; this run is the parent."""
+        """Return a copy of the scope for a separate run with its own id. The parent is the run of this scope."""
         own = replace(self.origin, run_id=str(uuid4()), parent_run_id=self.origin.run_id)
         return replace(self, origin=own, is_logged=False)
 
@@ -432,7 +432,10 @@ class RunHandle(Holder):
         """
 
     def pause(self) -> _hooks.Pause | None:
-        """Return an object for a wait of this thread for the run; None if the run's loop does not count waits."""
+        """Return the object that notes when this thread waits for the run; None if the wait need not be noted.
+
+        A wait is noted only for a loop that counts its threads, see :func:`rxflow._hooks.thread_count`.
+        """
         if self.home is None or self.home is running_loop():
             return None
         count = _hooks.thread_count(self.home)

@@ -199,7 +199,7 @@ class ResponseAnswer:
         self._head: Json = {"id": f"resp_{uuid4().hex}", "object": "response", "created_at": time.time()}
         self._sequence = 0
         self._has_begun = False
-        self._items: dict[Part | None, Json] = {}  # in their order; the key None stands for the run's result
+        self._items: dict[Part | None, Json] = {}  # oldest first; the key None stands for the run's result
         self._texts: dict[Part | None, list[str]] = {}
         self._indices: dict[Part | None, int] = {}
         self._status = "in_progress"

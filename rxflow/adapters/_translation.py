@@ -111,8 +111,8 @@ def watch(make: Callable[[], Watcher]) -> Callable[[Observable[T]], Observable[T
         source    --a--b--c--|
         watch     --a--b--c--|
 
-    Each subscription has a new watcher. If the watcher raises errors, the run continues. Only its first error is
-    logged.
+    Each subscription has a new watcher. If the watcher raises errors, the run continues. Only the watcher's first
+    error is logged.
     """
 
     def operator(source: Observable[Any]) -> Observable[Any]:
@@ -178,7 +178,7 @@ class Part:
 
 @dataclass(slots=True, frozen=True)
 class Step:
-    """A change of a part. With "say", ``text`` is added to the part. A part that is retracted has ended before."""
+    """A change of a part. With "say", ``text`` is added to the part. A part ends before it is retracted."""
 
     verb: Literal["begin", "say", "end", "retract"]
     part: Part

@@ -63,8 +63,8 @@ Serves: TypeAlias = Callable[[RequestContext], Observable[Any]]
 def serve_agent(serves: Serves, *, name: str, url: str, description: str = "", version: str = "1.0") -> Starlette:
     """Create an ASGI app that has the agent's card, and the agent's JSON-RPC endpoint at ``/``.
 
-    Tasks are kept in memory. The app has no access control, so mount it behind your own. For another task store, or for
-    security schemes in the card, pass a :class:`FlowExecutor` to a request handler of ``a2a`` yourself.
+    Tasks are kept in memory. The app has no access control: an app around it must provide that. Another task store, or
+    security schemes in the card, need an app of your own: a request handler of ``a2a`` with a :class:`FlowExecutor`.
 
     Args:
         serves: creates the run for a task.

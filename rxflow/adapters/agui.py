@@ -69,9 +69,9 @@ def to_agui(asked: ag.RunAgentInput | None = None) -> Callable[[Observable[Any]]
         events       S--------a--b--F|
         to_agui()    {run}{m}-a--b--{m}{run}|    ({run}, {m}: start or end of the run, of a message)
 
-    The last event is RUN_FINISHED, or RUN_ERROR if the run failed. If the run was cancelled, RUN_FINISHED has this
-    outcome. If the run has paused, RUN_FINISHED has the open questions as interrupts. After a retraction, a snapshot of
-    all messages follows, without the retracted ones.
+    The last event is RUN_FINISHED, or RUN_ERROR if the run failed. If the run was cancelled, RUN_FINISHED has the
+    outcome "cancelled". If the run has paused, RUN_FINISHED has the open questions as interrupts. After a retraction, a
+    snapshot of all messages follows, without the retracted ones.
     """
     return translate(lambda: _Run(asked))
 
@@ -244,7 +244,7 @@ class _Run:
             case ToolStarted(tool_id=tool_id, tool_name=name, arguments=arguments):
                 tool_call_id = tool_part_id(call_id_of(event), tool_id)
                 self._tool_around[span] = tool_call_id
-                # The client does not know the tool call, for example if the model wrote the call in its answer's text.
+                # Announce a tool call that the client does not know. For example, the model wrote the call in its text.
                 if tool_call_id not in self._tool_ids:
                     yield self._announce(tool_call_id, name, None, around)
                     text = write_json(arguments).decode()
@@ -424,7 +424,7 @@ def _tool_ids_in(asked: ag.RunAgentInput | None) -> set[str]:
 
 
 def _find_free(name: str, taken: set[str]) -> str:
-    """Return ``name``. If it is taken, add a number: two calls of one method may be open at the same time."""
+    """Return ``name``. If it is taken, add a number. Several spans of one method may be open at once."""
     number, free = 1, name
     while free in taken:
         number += 1

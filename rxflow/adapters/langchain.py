@@ -126,7 +126,7 @@ def _result_of(events: list[Any]) -> Any:
 
 
 def _require_end(event: Any) -> None:
-    """Raise RunPaused if ``event`` is the pause of the run. Raise RuntimeError if ``event`` cancels the run."""
+    """Raise RunPaused if ``event`` is a FlowPaused, and RuntimeError if ``event`` is the run's own FlowCancelled."""
     if isinstance(event, FlowPaused):
         raise RunPaused(event.pending)
     if isinstance(event, FlowCancelled) and not event.origin.parent_span_id:

@@ -92,7 +92,7 @@ def log(
     Args:
         logger: the logger or its name.
         capture_content: whether to log what people and models wrote: inputs, texts, arguments and results of tools, and
-            the state. Also the messages of errors, because they may quote such content.
+            the state. This includes the messages of errors, because they may quote such content.
 
     Example::
 

@@ -110,8 +110,9 @@ def create_server(
     Args:
         name: the name of the server.
         tools: the flows.
-        runs: keeps the runs that wait for answers, for clients of MCP 2026-07-28 and later: a question ends their call,
-            and they call again with the answers. By default, this process keeps a waiting run for an hour.
+        runs: keeps the runs that wait for answers. It is used for clients of MCP 2026-07-28 and later: a question ends
+            the client's call, and the client calls again with the answers. By default, this process keeps a waiting run
+            for an hour.
         security: protects the request state: the id of the waiting run, which the client sends back with the answers.
             By default, the key exists in this process only. Processes that share ``runs`` must share ``security``.
 

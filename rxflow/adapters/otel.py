@@ -300,7 +300,10 @@ class _SpanTree:
                 self._metrics.tokens.record(count, labels | {NAMES["token_type"]: token_type})
 
     def _note(self, event: Any) -> None:
-        """Record a retraction, a retry, a question or a pause as a span event of the enclosing span."""
+        """Record a retraction, a retry, a question or a pause as a span event of the enclosing span.
+
+        Ignore other events.
+        """
         name: str
         attributes: dict[str, Any] = {}
         match event:
@@ -414,6 +417,6 @@ def _type_of(error: BaseException) -> str:
 def _nanoseconds(at: float) -> int | None:
     """Return the time in nanoseconds. Return None for 0, which means that the event has no time.
 
-    If it is given None, OpenTelemetry uses the current time.
+    For None, OpenTelemetry uses the current time.
     """
     return int(at * 1e9) or None

@@ -47,8 +47,8 @@ Model: TypeAlias = Callable[[Asked], Observable[Any]]
 def serve_models(models: Mapping[str, Model]) -> Starlette:
     """Create an ASGI app that answers ``/v1/responses``, ``/v1/chat/completions`` and ``/v1/models``.
 
-    The run of a request is disposed when the client disconnects. The app has no access control: mount it behind your
-    own.
+    The run of a request is disposed when the client disconnects. The app has no access control: an app around it must
+    provide that.
     """
 
     def list_models(request: Request) -> Response:

@@ -105,8 +105,8 @@ def respond_with_lines(request: Request, source: Source, *, as_frames: bool = Fa
     """Respond with the events as lines of JSON. ``?after=17`` in the query continues after event 17.
 
     If ``source`` is an Observable, it would start a new run, so a client that asks to continue gets status 204. Each
-    event has the form of :mod:`rxflow.types.codec`. There is no line for the error that ended a run: the last line of a
-    failed flow is its ``FlowFailed``.
+    line is an event in the form of :mod:`rxflow.types.codec`, or with ``as_frames`` a frame. There is no line for
+    the error that ended a run: the last line of a failed flow is its ``FlowFailed``.
 
     Raises:
         HTTPException: 400 for an ``after`` that is not a seq; 404 if ``source`` raises a LookupError.
@@ -122,7 +122,7 @@ def respond_with_lines(request: Request, source: Source, *, as_frames: bool = Fa
 def stream(items: Observable[Any], *, headers: Any = None) -> Response:
     """Respond with the messages that ``items`` emits.
 
-    ``items`` is disposed when the client disconnects or stops reading.
+    The subscription to ``items`` is disposed when the client disconnects or stops reading.
     """
     return _Streaming(_ItemFeed(items), headers=headers)
 
@@ -356,6 +356,6 @@ class _Streaming(EventSourceResponse):
         except SendTimeoutError:
             logger.warning("a client was disconnected: it read nothing for %g s", self.send_timeout)
             return
-        # When the server stops, sse-starlette 3.7 omits this message. uvicorn would log an error.
+        # When the server stops, sse-starlette 3.7 omits the last message. Without it, uvicorn would log an error.
         if not is_complete:
             await send({"type": "http.response.body", "body": b""})

@@ -53,14 +53,15 @@ def refuse_on_error(kind: type[Exception] = Exception, said: str = "") -> Genera
 def _place(error: Exception, said: str) -> str:
     """Return the file and line that raised ``error``.
 
-    Return an empty text if ``said`` is empty, if ``error`` is a SyntaxError, or if this package raised it.
+    Return an empty text if ``said`` is empty, if ``error`` is a SyntaxError, or if ``rxflow.cli`` raised it.
     """
     at = error.__traceback__
     while at is not None and at.tb_next is not None:
         at = at.tb_next
     if not said or at is None or isinstance(error, SyntaxError):
         return ""
-    # This package raised the error because the user's object needs arguments. No line of the user's code has run.
+    # The call in load_target() or load_flow_class() has failed, for example because the user's object needs arguments.
+    # No line of the user's code has run.
     if Path(at.tb_frame.f_code.co_filename).parent == Path(__file__).parent:
         return ""
     return f" ({Path(at.tb_frame.f_code.co_filename).name}, line {at.tb_lineno})"

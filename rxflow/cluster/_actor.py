@@ -28,7 +28,7 @@ from rxflow.types.codec import VERSION, describe_error, encode, from_json_value,
 
 
 class WorkerLost(RunLost):
-    """The worker of a run has died or cannot be reached. The events that had arrived were emitted before."""
+    """The worker of a run has died or cannot be reached. The events that had arrived were emitted before this error."""
 
     def __init__(self, run_id: str, last: int, why: str) -> None:
         super().__init__(run_id, last)
@@ -55,7 +55,7 @@ def describe_rxflow() -> dict[str, object]:
 
 
 def describe_flow(target: str) -> dict[str, str]:
-    """Return digests by module name, for the module in ``target`` and for the module that defines the flow.
+    """Return digests of the source, by module name: for the module in ``target``, and the one that defines the flow.
 
     A module without source in this process is left out, because only workers need the code.
     """
@@ -188,7 +188,7 @@ def refuse_to_pause(error: Unanswered) -> NotResumable:
 
 
 BATCH_S = 0.001
-"""Seconds after a batch in which events are collected for the next batch. A later event is sent at once."""
+"""For this many seconds after a batch, events are collected for the next batch. A later event is sent at once."""
 FULL_BATCH_EVENTS = 64
 """A batch of this many events is sent without waiting for more."""
 

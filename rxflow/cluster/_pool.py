@@ -54,7 +54,7 @@ class Settings:
 
 @dataclass(eq=False)
 class PoolWorker:
-    """One worker process. ``runs`` is the number of runs that it carries out or that wait for its start.
+    """One worker process. ``runs`` counts the runs that the worker carries out, and the runs that wait for its start.
 
     When the pool considers the worker dead, it sets ``loss`` to the reason. It then calls the functions in ``on_loss``
     in the pool's thread.
@@ -107,11 +107,11 @@ class WorkerPool:
         with self._lock:
             if self._is_closed:
                 work.close()
-            # Under the lock, so that a later close() waits for this coroutine.
+            # Submitted while the lock is held, so that a later close() finds this coroutine on the loop.
             return asyncio.run_coroutine_threadsafe(work, self._open_loop())
 
     def reserve(self) -> Future[PoolWorker]:
-        """Run :meth:`acquire` on the pool's loop. May be called in any thread.
+        """Run :meth:`acquire` on the pool's loop, and return a future of the worker. May be called in any thread.
 
         A caller that gets the worker must return it with :meth:`give_back`. A caller that no longer needs a worker may
         cancel the future, as long as the future has no result.
@@ -338,9 +338,9 @@ class WorkerPool:
 
 
 def stop(stream: Any) -> None:
-    """Cancel the method of a worker that yields ``stream``.
+    """Cancel the call of a worker's method whose results are in ``stream``.
 
-    The method would go on if ``stream`` were only deleted.
+    The call would go on if ``stream`` were only deleted.
     """
     ray.cancel(stream)
 

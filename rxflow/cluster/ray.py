@@ -40,8 +40,9 @@ class Ray:
         runs = Runs("redis://host:6379/0", on=Ray(num_cpus=1))
         branch = Ray(resources={"gpu": 1}).on(Trip)
 
-    A run gets an idle worker. If there is none, a new worker is started. If there are ``workers`` already, up to
-    ``runs_per_worker`` runs share a worker. Further runs wait. The workers end with the program.
+    A run gets an idle worker if there is one. Otherwise a new worker is started, as long as there are fewer than
+    ``workers``. When there are as many, up to ``runs_per_worker`` runs share a worker, and further runs wait. The
+    workers end with the program.
 
     Args:
         address: the cluster's address, in the form of ``ray.init()``; ignored if Ray is already connected.
@@ -138,7 +139,7 @@ def on_ray(target: object, *, num_cpus: float = 1, resources: Mapping[str, float
         def research(self):
             return on_ray("trips:research_crew", num_cpus=2).observe({"topic": self.state.topic})
 
-    The cluster is the one that this program is connected to. If it is not connected, ``ray.init()`` finds a cluster.
+    The cluster is the one that this program is connected to. If there is none, ``ray.init()`` finds a cluster.
     Workers import ``target`` by its path, so they need the code. API keys come from the environment of the workers.
     Targets with the same ``num_cpus`` and ``resources`` share workers. :class:`Ray` has more settings.
 
@@ -263,7 +264,7 @@ async def _follow(pool: WorkerPool, target: str, inputs: Mapping[str, Any] | Non
 
 
 class _Call:
-    """Lets a worker carry out one run: reserves a worker, reads its messages, and cancels the run if the reader leaves.
+    """Lets a worker carry out one run: reserves a worker, yields its messages, and on exit cancels an unfinished run.
 
     Entering ``async with`` waits for a worker.
     """
@@ -296,7 +297,11 @@ class _Call:
     async def messages(
         self, method: str, *arguments: Any, emitter: Emitter | None = None
     ) -> AsyncGenerator[tuple[str, Any]]:
-        """Call ``method`` of the worker, and yield its messages. If the worker is lost, yield ("lost", reason)."""
+        """Call the worker's ``method``, and yield the messages of this call.
+
+        If the method raises, the last message is ("failed", a description of the error). If the worker is lost, the
+        last message is ("lost", reason).
+        """
         worker = cast(PoolWorker, self._worker)
         loop, task = asyncio.get_running_loop(), cast("asyncio.Task[Any]", asyncio.current_task())
         is_lost = False
@@ -406,7 +411,7 @@ class _RunsOnRay:
             async for kind, data in messages:
                 if kind == "begun":
                     writer = data
-                    with suppress(InvalidStateError):  # raised if ``begun`` was cancelled; so was ``call`` then
+                    with suppress(InvalidStateError):  # raised if ``begun`` was cancelled, which cancels ``call`` too
                         begun.set_result(run_id)
                 elif kind == "failed":
                     if writer is None:
@@ -414,7 +419,7 @@ class _RunsOnRay:
                     return  # the end of the run could not be written: readers get RunLost when the lease ends
                 elif writer is None:
                     raise WorkerLost(run_id, -1, data)
-                else:  # "lost": written to the store, so that readers need not wait until the lease ends
+                else:  # "lost": store this ending, so that readers need not wait until the lease ends
                     with suppress(NotTheWriterError):  # raised if another worker has taken over the run
                         await asyncio.wrap_future(self._store.append(writer, [], End("lost")))
 

@@ -62,7 +62,7 @@ class RateLimit:
 def limit_of(max_rpm: int | None, known: RateLimit | None) -> RateLimit | None:
     """Return the limit for ``max_rpm``, or None if ``max_rpm`` is None.
 
-    If ``known`` has the same number, return ``known``, because it remembers the calls so far.
+    If ``known`` allows ``max_rpm`` calls, return ``known``, because it remembers the calls so far.
     """
     if max_rpm is None:
         return None
@@ -117,7 +117,7 @@ class Fillable(Configurable):
         return make_key(*(self._templates.get(name, getattr(self, name)) for name in self.texts))
 
     def interpolate_inputs(self, inputs: Mapping[str, Any]) -> None:
-        """Fill in the placeholders in the fields of this object, for programs that read them.
+        """Fill in the placeholders in the fields of this object, for programs that read these fields.
 
         May be called again with other inputs. If ``inputs`` is empty, the placeholders stay.
 
@@ -157,10 +157,13 @@ class Persona:
         )
 
     def introduce(self, messages: list[Message]) -> list[Message]:
-        """Return ``messages`` with the agent's introduction before them, and the prompt template around the last one.
+        """Return ``messages`` with the agent's introduction.
 
-        The introduction is a system message. If ``use_system_prompt`` is False, it is the beginning of the first
-        message. If the first message is not a text, the introduction is a user message before the first message.
+        If there is a prompt template, the text of the last message is put into it.
+
+        If ``use_system_prompt`` is True, the introduction is a system message before the others. Otherwise it is put
+        before the text of the first message. If the first message is not a text, the introduction is a user message
+        before it.
         """
         who = self._apply(
             self.agent.system_template, "System", f"You are {self.role}. {self.backstory}\nYour goal: {self.goal}"
@@ -295,7 +298,7 @@ class OutputFile:
     def check_template(template: str) -> None:
         """Raise ValueError if ``template`` does not name a file, or has a part that only a shell expands.
 
-        Such a part is ``~``: without a shell, it would be a folder with the name ``~``.
+        An example is ``~``: without a shell, it would be a folder with the name ``~``.
         """
         if template and (template.endswith(("/", os.sep)) or not PurePath(template).name or "\0" in template):
             raise ValueError(f"output_file {template!r} does not name a file")

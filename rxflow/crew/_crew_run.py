@@ -95,7 +95,7 @@ class Plan:
     def assignment(
         self, index: int, inputs: Inputs | None, context: str = "", tool_cache: ToolCache | None = None
     ) -> Assignment:
-        """Return the assignment of the task at ``index``, for the manager or else the task's own agent."""
+        """Return the assignment of the task at ``index``, for the manager if there is one, or the task's agent."""
         task = self.tasks[index]
         agent = self.manager or task.agent
         if agent is None:
@@ -145,13 +145,13 @@ class CrewRun:
         self._is_verbose = plan.verbose and not around.is_logged
         self.scope = scope.mark_logged() if plan.verbose else scope
         self._inputs = inputs
-        self._outputs: dict[int, TaskOutput] = {}  # the answer by the index of its task: a task may be in tasks twice
+        self._outputs: dict[int, TaskOutput] = {}  # by the index of the task, because ``tasks`` may have a task twice
         self._tool_cache = ToolCache()
 
     def observe(self) -> Observable[Event]:
         """Return the events of the run.
 
-        A completed run ends with :class:`CrewFinished`, ``F``. ::
+        A run begins with :class:`CrewStarted`, ``P``. A completed run ends with :class:`CrewFinished`, ``F``. ::
 
             prepare   P|
             task 1      -a-b-|
@@ -214,7 +214,7 @@ class CrewRun:
             if not isinstance(changed, Mapping):
                 raise _wrong(callback, "before_kickoff", "the inputs", changed)
             inputs = dict(cast(Inputs, changed))
-        if inputs or self._inputs is not None:  # otherwise they stay None, so that placeholders stay unchanged
+        if inputs or self._inputs is not None:  # otherwise the inputs stay None: no placeholder is filled in
             self._inputs = inputs
         self._plan.check(self._inputs)  # only now, because the callbacks may have added inputs
 
@@ -289,7 +289,7 @@ class _Running(Holder, ObserverBase[Event]):
     def on_completed(self) -> None:
         """Subscribe to the next step. After the last step, complete.
 
-        This does not recurse: a step ends in a later iteration of the event loop than it begins.
+        This does not recurse, because a step never ends in the iteration of the event loop in which it begins.
         """
         if self.is_disposed:
             return

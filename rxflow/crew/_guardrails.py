@@ -17,7 +17,7 @@ from rxflow.types import TaskOutput
 class Rejected(Exception):
     """The answer was not accepted. The message is the reason, worded for the model.
 
-    If this was the last attempt, the task's error message contains ``outcome``.
+    If no attempt is left, the task fails, and the message of its error contains ``outcome``.
     """
 
     def __init__(self, reason: str, outcome: str = "failed its guardrail") -> None:
@@ -37,7 +37,7 @@ class Verdict(BaseModel):
 
 
 def _check_guardrail(guardrail: Callable[[TaskOutput], Any] | str) -> Callable[[TaskOutput], Any] | str:
-    """Return ``guardrail`` itself.
+    """Check ``guardrail``, and return it unchanged.
 
     Raises:
         ValueError: ``guardrail`` is a function that cannot be called with one argument, or whose annotation excludes
@@ -67,7 +67,7 @@ def _check_guardrail(guardrail: Callable[[TaskOutput], Any] | str) -> Callable[[
 
 
 Guardrail = Annotated[Callable[[TaskOutput], Any] | str, AfterValidator(_check_guardrail)]
-"""Judges an answer: a function, or a criterion in words that the agent's model applies.
+"""A guardrail judges an answer. It is a function, or the text of a criterion. The agent's model applies a criterion.
 
 The function is ``fn(TaskOutput) -> (accepted, value or reason)``, sync or async.
 """

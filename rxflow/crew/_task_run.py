@@ -68,7 +68,7 @@ def carry_out(scope: Scope, assignment: Assignment) -> Observable[Event]:
 class _TaskRun:
     """Makes attempts until an answer is accepted.
 
-    All attempts are numbered together, whether a guardrail, the output type or a person rejected the answer before.
+    One count numbers all attempts, whether the output type, a guardrail or a person rejected the answer before.
     """
 
     def __init__(self, emitter: Emitter, assignment: Assignment, time_limit: _TimeLimit) -> None:
@@ -188,8 +188,8 @@ class _TimeLimit(Answerer):
         self._assignment = assignment
         self._seconds = assignment.persona.agent.max_execution_time
         self._loop = loop
-        self._left = 0.0  # how many seconds were left when the time was stopped
-        self._end: float | None = None  # the deadline on the loop's clock; None while the time is stopped
+        self._left = 0.0  # how many seconds are left while the time is stopped
+        self._end: float | None = None  # the deadline on the loop's clock; None if the time is stopped or unlimited
         self._deadline: asyncio.Timeout | None = None
         self._questions: set[str] = set()
 
@@ -199,7 +199,7 @@ class _TimeLimit(Answerer):
         return self._seconds is not None
 
     def begin(self) -> None:
-        """Start the time from zero."""
+        """Start the time from zero if the agent has a limit."""
         if self._seconds is not None:
             self._left = self._seconds
             self._go_on()
@@ -300,7 +300,7 @@ async def _judge(emitter: Emitter, assignment: Assignment, output: TaskOutput) -
 
 
 def _replace_answer(assignment: Assignment, guardrail: Guardrail, value: object) -> TaskOutput:
-    """Return the output for ``value``, which a guardrail has returned with its acceptance.
+    """Return the output for ``value``, which a guardrail returned when it accepted the answer.
 
     Raises:
         Rejected: ``value`` does not fit the output type.

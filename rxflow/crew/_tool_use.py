@@ -1,4 +1,4 @@
-"""Carries out the tool calls of one turn, all at once. Failures are reported to the model and in the stream."""
+"""Carries out the tool calls of one turn, many at once. Failures are reported to the model and in the stream."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ _MAX_CONCURRENT_CALLS = 64  # in one turn: a model may ask for thousands, and ea
 
 @dataclass(frozen=True, slots=True)
 class ToolAnswer:
-    """The answer to one tool call. ``text`` is for the model. If ``is_final`` is True, it is the answer to the task."""
+    """The answer to one tool call. ``text`` is for the model.
+
+    If ``is_final`` is True, ``text`` is also the answer to the task.
+    """
 
     call: ToolCall
     text: str
@@ -86,7 +89,10 @@ class _Entry:
 async def use_tools(
     emitter: Emitter, turn: LLMFinished, tools: Mapping[str, BaseTool], cache: ToolCache | None = None
 ) -> list[ToolAnswer]:
-    """Run all tool calls of a turn at once, each in a span of its own. Return the answers in the order of the calls."""
+    """Run the tool calls of a turn, each in a span of its own. Return the answers in the order of the calls.
+
+    Up to ``_MAX_CONCURRENT_CALLS`` calls run at the same time.
+    """
     limit = asyncio.Semaphore(_MAX_CONCURRENT_CALLS)
 
     async def use(call: ToolCall) -> ToolAnswer:
@@ -247,7 +253,7 @@ class Denied(Exception):
 
 
 async def _approve(emitter: Emitter, call: ToolCall, tool: BaseTool, arguments: Mapping[str, Any]) -> Approval:
-    """Return whether the tool may be called. A person is asked if the tool needs approval."""
+    """Return an Approval: whether the tool may be called. Ask a person only if the tool needs approval."""
     needs = tool.needs_approval
     if callable(needs):
         needs = await emitter.invoke(needs, **arguments)

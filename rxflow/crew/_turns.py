@@ -41,7 +41,10 @@ class Conversation:
         self._count_shown = len(self.messages)
 
     def answer_with(self, emitter: Emitter, message: Message) -> None:
-        """Store the answer in ``last``, and emit it. :meth:`send_back` adds it to ``messages`` if it is rejected."""
+        """Store the answer ``message`` in ``last``, and emit a MessageAdded for it.
+
+        If the answer is rejected, :meth:`send_back` adds it to ``messages``.
+        """
         self.last = message
         emitter.on_next(MessageAdded(origin=emitter.origin, message=message))
 
@@ -103,7 +106,7 @@ async def _ask(
     assignment = conversation.assignment
     agent = assignment.persona.agent
     llm = agent.model
-    # Schemas are sent in every turn, because some providers refuse a conversation with tool calls without them.
+    # Schemas are sent in every turn, because some providers refuse a conversation with tool calls but no schemas.
     hints: dict[str, Any] = {} if may_call or not schemas else {"tool_choice": "none"}
     model = assignment.output_model
     if model is not None and has_object_root(model) and (not schemas or not may_call):

@@ -64,11 +64,11 @@ class Agent(Fillable):
         max_execution_time: how many seconds one task may take, including all attempts and the judging of answers. After
             that, TimeoutError is raised. The time stops while a person is asked. After a person's feedback, it starts
             again from zero.
-        max_retry_limit: how often an LLM call is retried that failed before its first chunk, or that returned nothing;
+        max_retry_limit: how often an LLM call is tried again if it failed before its first chunk or returned nothing;
             by default the ``max_retries`` of the LLM.
         max_rpm: how many LLM calls the agent may make in a minute, including the calls that judge its answers.
         allow_delegation: the agent may delegate work and questions to the other agents of its crew.
-        verbose: report the agent's work on standard error: see :mod:`rxflow._streaming.console`.
+        verbose: the agent's work is reported on standard error: see :mod:`rxflow._streaming.console`.
         guardrail: judges the answers; see :data:`rxflow.crew._guardrails.Guardrail`. ``guardrail_max_retries`` limits
             the retries in ``kickoff``. For a task, the task's own ``guardrail_max_retries`` applies.
         cache: within a run, calls of the same tool with equal arguments are carried out once.

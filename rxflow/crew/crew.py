@@ -34,15 +34,15 @@ class Crew(Configurable):
         agents, tasks: the agents, and the tasks in order.
         process: sequential, or hierarchical with ``manager_llm`` or ``manager_agent``.
         stream: ``kickoff`` returns a :class:`CrewStreamingOutput` instead of the result.
-        verbose: report the work on standard error: see :mod:`rxflow._streaming.console`.
+        verbose: the work is reported on standard error: see :mod:`rxflow._streaming.console`.
         max_rpm: how many LLM calls all agents together may make in a minute, including the calls that judge answers.
         step_callback: called after each turn with a model and after each tool, for agents without a ``step_callback``.
         task_callback: called with the :class:`TaskOutput` of each task.
         before_kickoff_callbacks: functions ``fn(inputs) -> inputs``, called in order before placeholders are filled in.
-            ``inputs`` is a dict of this run only, which may be changed. It is empty if the run has no inputs. The
-            result None keeps the inputs.
-        after_kickoff_callbacks: functions ``fn(CrewOutput) -> CrewOutput``, called in order. The result None keeps the
-            output.
+            ``inputs`` is a dict that belongs to this run, so a function may change it. It is empty if the run has no
+            inputs. A function that returns None keeps the dict.
+        after_kickoff_callbacks: functions ``fn(CrewOutput) -> CrewOutput``, called in order. A function that
+            returns None keeps the output.
         cache: within a run, calls of the same tool with equal arguments are carried out once, whichever agent calls.
         output_log_file: a ``.txt`` or ``.json`` file. Each task adds an entry when it starts, and an entry with the
             answer when it has completed. True means ``logs.txt``.

@@ -43,7 +43,7 @@ class Task(Fillable):
             ``guardrail_max_retries`` limits the retries.
         human_input: a person reviews the answer.
         markdown: asks for an answer in Markdown.
-        allow_crewai_trigger_context: add the input ``crewai_trigger_payload`` to the description; by default only in
+        allow_crewai_trigger_context: adds the input ``crewai_trigger_payload`` to the description; by default only in
             the first task of a sequential crew.
         config: a mapping with any of these options, such as an entry of a YAML file. Keyword arguments take precedence.
 
@@ -108,7 +108,7 @@ class Task(Fillable):
 
     @property
     def takes_all_context(self) -> bool:
-        """Whether ``context`` was not given, so that the prompt contains the answers of all earlier tasks."""
+        """True if ``context`` was not given. The prompt then contains the answers of all earlier tasks."""
         return "context" not in self.model_fields_set
 
     @property
@@ -171,7 +171,7 @@ class Task(Fillable):
         )
 
     def _read_payload(self, inputs: Mapping[str, Any] | None, by_default: bool) -> str:
-        """Return the text about the trigger payload for the end of the description; empty if it is not shown."""
+        """Return the text about the trigger payload for the end of the description; empty if no payload is shown."""
         payload = (inputs or {}).get(TRIGGER_PAYLOAD)
         is_wanted = by_default if self.allow_crewai_trigger_context is None else self.allow_crewai_trigger_context
         is_shown = is_wanted and payload is not None and TRIGGER_PAYLOAD not in self.description

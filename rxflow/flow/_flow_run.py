@@ -1,8 +1,8 @@
 """One run of a flow: merges the events of the methods along the graph.
 
-Methods are Observables. When a method completes, the methods that wait for it are merged in. RxPY's ``expand`` would
-subscribe to another Observable for each item, and a method may emit thousands of chunks. So rxflow has its own merge,
-which looks for more methods only when a method completes.
+Each call of a method is an Observable. When it completes, the calls that it triggers are merged in. RxPY's ``expand``
+would subscribe to another Observable for each item, and a method may emit thousands of chunks. So rxflow has its own
+merge, which looks for more methods only when a method completes.
 
 A completed method and the routers that it triggers are a *wave*. The routers run first, one after the other. If the
 name or label of a router triggers another router, the other router belongs to the wave too. When all routers of the
@@ -196,8 +196,8 @@ class _FlowRun(DisposableBase):
         When the call completes, :meth:`_complete` adds the completion to ``wave``.
 
         ``triggers`` are the names of the methods and labels that met the method's condition. If ``method`` is a router
-        of the wave, ``causes`` has its name, and the names of the routers of the wave whose completion led to this
-        call. Otherwise ``causes`` is empty.
+        of the wave, ``causes`` has the name of ``method``, and of each earlier router that led to this call. Otherwise
+        ``causes`` is empty.
         """
         if self.subscriptions.is_disposed:
             return
@@ -266,8 +266,8 @@ class _FlowRun(DisposableBase):
     def _read_payload(self, method: Method) -> dict[str, Any]:
         """Return the trigger payload as a keyword argument for ``method``.
 
-        If the method has no parameter for the payload, return an empty dict. If the inputs have no payload, return an
-        empty dict so that the default of the parameter applies. Without a default, the method gets None.
+        If the method has no parameter for the payload, return an empty dict. If the inputs have no payload, a parameter
+        with a default keeps its default, and a parameter without a default gets None.
         """
         payload = self._inputs.get(TRIGGER_PAYLOAD)
         if method.payload is None or (payload is None and method.payload.default is not method.payload.empty):

@@ -203,7 +203,7 @@ def add_note(method: F, decorator: str, condition: Condition | None, **facts: An
     """Add ``condition`` and ``facts`` to the :class:`Note` of ``method``, and return ``method``.
 
     Raises:
-        ValueError: ``method`` already has another condition, or is a class.
+        ValueError: ``condition`` is a second condition of ``method``, or ``method`` is a class.
     """
     name = getattr(method, "__name__", repr(method))
     if isinstance(method, type):

@@ -51,10 +51,10 @@ Repeat = Callable[[MethodFinished], None]
 
 
 class Replay:
-    """Completes the finished calls of a resumed flow, in the order of the log.
+    """Repeats the completions of calls that had finished before a flow was resumed, in the order of the log.
 
     The order in which methods complete decides what follows. For example, ``and_`` passes on the result of the method
-    that completes last. So a finished call is held back until all calls that finished before it have completed.
+    that completes last. So a completion is held back until all earlier completions in the log have been repeated.
     """
 
     def __init__(self, journal: Journal, graph: Graph, step: Step) -> None:
@@ -76,7 +76,7 @@ class Replay:
         return step in self._finished
 
     def run(self) -> None:
-        """Complete all finished calls. Each completion may cause further calls.
+        """Repeat the completions of all finished calls. Each completion may cause further calls.
 
         Raises:
             NotResumable: the log has a method that was removed from the graph, or a finished call that nothing triggers
@@ -100,7 +100,7 @@ class Replay:
             repeat(done.event)
 
     def _require_result(self, name: str, result: object) -> None:
-        """Raise NotResumable if a method receives ``result``, and the log could not store this result.
+        """Raise NotResumable if a method receives ``result``, but the log cannot restore this result.
 
         ``name`` is the method that had returned ``result``.
         """
@@ -114,7 +114,7 @@ class Replay:
 
 
 Complete = Callable[[Emitter, Method, Any], Awaitable[Any]]
-"""Called after a method, with the method's return value. Returns the result that listeners and readers receive."""
+"""An async function that gets a method's return value, and returns the result that listeners and readers receive."""
 
 
 def run_method(
@@ -133,14 +133,15 @@ def run_method(
     of the method. If the Observable comes from ``observe()``, all events of the observed run are emitted, not only the
     chunks.
 
-    The result of the method is then the last of these items:
+    The result of an Observable from ``observe()`` is its joined text. For any other Observable, the result of the
+    method is the last of these items:
 
     - the result of a crew or a flow
     - the text of an agent's answer
     - the answer to an LLM call outside of crews
     - an item that is neither text nor an event
 
-    If there are none, the result is the joined text. The result of an Observable from ``observe()`` is always the text.
+    If there are none, the result is the joined text.
 
     A generator of text is treated like an Observable. A streaming output is read, and its result is the result of the
     method. Any other return value is itself the result.
@@ -208,10 +209,11 @@ async def _call(
 async def _read_generator(
     emitter: Emitter, merged: _Merged, generator: Generator[Any, Any, Any], *, is_method: bool
 ) -> Any:
-    """Read a generator in a worker thread, and emit its items. Return its return value, or else ``merged.result``.
+    """Read a generator in a worker thread, and emit its items.
 
-    If the first item is neither text nor a chunk, the generator is not read here. The generator itself is then the
-    result of the method, and is returned with the first item put back.
+    Return the return value of the generator. If this value is None, return ``merged.result``.
+
+    If the first item is neither text nor a chunk, nothing is emitted. The result is then a generator of the same items.
 
     ``is_method`` is True if the method itself is a generator function. If it is False, the method has returned the
     generator. An empty generator is then returned itself.
@@ -240,7 +242,8 @@ async def _read_generator(
 async def _read_async_generator(merged: _Merged, generator: AsyncGenerator[Any, Any]) -> Any:
     """Read an async generator on the event loop, and emit its items. Return ``merged.result``.
 
-    If there is no item, or the first item is neither text nor a chunk, return the generator itself.
+    If there is no item, return the generator itself. If the first item is neither text nor a chunk, nothing is emitted.
+    The result is then a generator of the same items.
     """
     item = await anext(generator, _NOTHING)
     if not isinstance(item, str | StreamChunk):
@@ -323,8 +326,8 @@ class _Merged:
     def _forget_retracted(self, retracted: Retracted) -> Retracted:
         """Drop the text that ``retracted`` makes void. Return the event to emit.
 
-        If ``retracted`` comes from this run, this is ``retracted`` itself. If it comes from another run, it names spans
-        of that run. But here, chunks and strings of that run were emitted with the labels of this method. So the event
+        If ``retracted`` comes from this run, it is returned unchanged. A retraction from another run names spans of
+        that run, but here the chunks and strings of that run were emitted with the labels of this method. So the event
         to emit names the span of this method.
         """
         if retracted.origin.span_id.startswith(self._emitter.run.id):
@@ -335,10 +338,10 @@ class _Merged:
         return replace(retracted, origin=here, span_ids=(here.span_id,))
 
     def _label_chunk(self, chunk: StreamChunk) -> StreamChunk:
-        """Return ``chunk``. If it comes from outside this run, return a copy with the labels of the method.
+        """Return ``chunk`` if it comes from this run. Otherwise return a copy with the labels of the method.
 
-        The program may have created such a chunk, or kept it from another run. The copy has no number, so that this run
-        numbers it.
+        A chunk from outside was created by the program, or comes from another run. The copy has no number, so that
+        this run numbers it.
         """
         if chunk.span_id.startswith(self._emitter.run.id):
             return chunk

@@ -55,10 +55,10 @@ class AsksPeople:
     def ask(
         self, message: str, timeout: Seconds | None = None, metadata: Mapping[str, Any] | None = None
     ) -> str | None:
-        """Ask a person, and wait for the answer. Call this in a method or tool that is not async.
+        """Ask a person, and wait for the answer. This blocks the thread; async code uses :meth:`ask_async` instead.
 
-        If the flow has a store, the state is saved first. :func:`rxflow.operators.answer_with` describes who answers.
-        If nobody answers, the run is paused, and the code after this call is not executed.
+        If the flow has exactly one store, the state is saved first. :func:`rxflow.operators.answer_with` describes who
+        answers. If nobody answers, the run is paused, and the code after this call is not executed.
 
         Args:
             message: the question.
@@ -162,7 +162,8 @@ def human_feedback(
 
     - A text that equals a label selects this label. Upper and lower case do not matter.
     - An empty text selects ``default_outcome``, or the first label if there is no default.
-    - For any other text, ``llm`` selects the label. If its answer does not name one label, ``default_outcome`` is used.
+    - For any other text, ``llm`` selects the label. If its answer does not name exactly one label, ``default_outcome``
+      is used. If there is no default, the method fails.
 
     ``provider`` is asked before all other answerers. It is a function, an Observable, or an object with
     ``request_feedback``.

@@ -14,7 +14,7 @@ _NONE: frozenset[str] = frozenset()
 class Occurrence:
     """The completion of a method, or a label that a router emitted. ``trigger`` is the name of the method or the label.
 
-    ``causes`` are the names of the routers of the wave that led to the occurrence. If the occurrence comes from a
+    ``causes`` are the names of those routers of the wave that led to the occurrence. If the occurrence comes from a
     router of the wave, this router is one of them.
     """
 
@@ -25,7 +25,7 @@ class Occurrence:
 
 
 class Wave:
-    """A completed method and the routers that it triggers. When this wave is over, the wave ``parent`` continues.
+    """A completed method and the routers that it triggers. ``parent`` continues when the last of its waves is over.
 
     ``for_routers`` has the occurrences that may still trigger routers. ``for_listeners`` has the occurrences that may
     still trigger listeners. ``due_routers`` are the routers to call next.

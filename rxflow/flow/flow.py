@@ -375,7 +375,7 @@ class Flow(AsksPeople, Generic[S]):
         return started is not None
 
     async def _restore(self, emitter: Emitter, keeper: StateKeeper, inputs: Inputs, restore_from: str | None) -> None:
-        """Replace the state by the saved state and ``inputs``, but keep the id. If nothing was saved, do nothing."""
+        """Replace the state by the saved one and ``inputs``, but keep the id. If nothing was saved, keep the state."""
 
         def read(saved: Mapping[str, Any]) -> State:
             return replace_state(self._state, {**saved, "id": self.flow_id})

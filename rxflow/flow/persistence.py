@@ -52,22 +52,22 @@ class PersistenceError(RuntimeError):
 
 
 class FlowPersistence(BaseModel, ABC):
-    """Keeps the states of flows. Subclass it for a store of your own.
+    """The base class of stores for the states of flows.
 
     ``save_state`` and ``load_state`` are called in worker threads, or on the event loop if they are coroutine
-    functions. The saves of one run never overlap. If a method raises an error, the run ends with a
-    :class:`PersistenceError`.
+    functions. The saves of one run never overlap. If a method of the store raises an error, the run ends with
+    a :class:`PersistenceError`.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     @abstractmethod
     def init_db(self) -> None:
-        """Prepare the store, for example by creating tables. rxflow does not call this: a store can call it itself."""
+        """Prepare the store, for example by creating tables. rxflow does not call this method; a store may."""
 
     @abstractmethod
     def save_state(self, flow_uuid: str, method_name: str, state_data: dict[str, Any] | BaseModel) -> None:
-        """Save ``state_data`` under the id ``flow_uuid``. It is a copy of the state after the method ``method_name``.
+        """Save ``state_data``, a copy of the state after the method ``method_name``, under the id ``flow_uuid``.
 
         Save all of it, or raise an error and change nothing. When the state is saved before a question to a person,
         ``method_name`` is "_ask_checkpoint".
@@ -131,9 +131,10 @@ class SQLiteFlowPersistence(FlowPersistence):
 
     @contextmanager
     def _connect(self) -> Generator[sqlite3.Connection]:
-        """Open a connection for the ``with`` block. Commit and close it when the block ends.
+        """Open a connection for the ``with`` block, and create the table if it does not exist.
 
-        So threads do not share a connection, and no file stays open.
+        When the block ends, commit, or roll back after an error. Then close the connection. So threads do not share a
+        connection, and no file stays open.
         """
         import sqlite3  # imported here, because most flows save nothing
 

@@ -51,7 +51,7 @@ from rxflow.types.results import estimate_usage
 
 
 class StopSequences:
-    """Cuts a text before the stop sequence that is complete first. The text may arrive in pieces.
+    """Cuts a text before the stop sequence that ends first. The text may arrive in pieces.
 
     Text is held back only if it may be the beginning of a sequence. The result does not depend on how the text is split
     into pieces. ``is_met`` is True once a sequence was found.
@@ -75,7 +75,7 @@ class StopSequences:
         return text[:end]
 
     def flush(self) -> str:
-        """Return the text that was held back, because the answer has ended."""
+        """Return the text that was held back. Call this when the text ends or another delta interrupts it."""
         held, self._held = self._held, ""
         return held
 
@@ -84,8 +84,8 @@ def read_stop(stop: Any) -> list[str]:
     """Return the stop sequences as a list.
 
     Raises:
-        TypeError: ``stop`` is neither None, a string nor a list of strings.
-        ValueError: a sequence is empty, which would end every answer at its beginning.
+        TypeError: ``stop`` is neither None, a string, nor a list or tuple of strings.
+        ValueError: a sequence is empty. Such a sequence would end every answer at its beginning.
     """
     given: Any = [] if stop is None else [stop] if isinstance(stop, str) else stop
     if not isinstance(given, list | tuple) or not all(isinstance(each, str) for each in cast(list[Any], given)):
@@ -104,8 +104,8 @@ def cut_at_stop(deltas: Observable[Delta], request: Request) -> Observable[Delta
         deltas    "Thought"--"\\nObs"--"ervation:"--" never"--E|
         result    "Thought"-----------E|             (E: Ending, stop=["\\nObservation:"])
 
-    A model that supports stop sequences ends the answer there by itself, and reports its usage. If the answer is cut
-    here, its usage is an estimate.
+    A model that supports stop sequences ends its answer there by itself, and the provider reports the usage. If this
+    function cuts the answer, the usage is an estimate.
     """
     sequences = read_stop({**request.hints, **request.parameters}.get("stop"))
     if not sequences:
@@ -179,7 +179,7 @@ def make_call(
 
     Args:
         ask: sends the request to ``source``. It offers the tools natively, or describes them in the prompt.
-        max_retries: how often the call is repeated if it fails before its first chunk.
+        max_retries: the maximum number of retries. A call is retried only if it fails before its first chunk.
         server: the address and port of the server, as far as they are known.
     """
     inner = scope.within(llm_call_id=str(uuid4()))
@@ -327,8 +327,8 @@ class _Answer:
     def usage(self) -> UsageMetrics:
         """The usage that the provider reported.
 
-        Until then, this is an estimate from the messages of the request and from the answer so far. While ``is_asked``
-        is False, all numbers of tokens are None.
+        If there is no report yet, this is an estimate from the messages of the request and from the answer so far.
+        If ``is_asked`` is also False, all numbers of tokens are None.
         """
         if self._ending is not _NO_ENDING:
             return self._ending.usage
@@ -340,7 +340,7 @@ class _Answer:
     def note_usage(self) -> None:
         """Add the usage to the ledger of the scope when the call finishes, fails or is cancelled.
 
-        Only the first call of this method has an effect.
+        If the usage was already added, do nothing.
         """
         if not self._noted.take():
             return

@@ -42,8 +42,8 @@ def _schema_of(tool: Any) -> ToolSchema:
 def runnable(tools: Sequence[Offered] | None, available: Functions | None) -> Functions:
     """Return the functions that may run: those in ``available``, and the elements of ``tools`` that are not schemas.
 
-    If a function in ``available`` has the name of a tool, the function is used. If ``available`` is an empty mapping,
-    no function may run.
+    If a function in ``available`` has the name of a tool, the function is used instead of the tool. If ``available`` is
+    an empty mapping, no function may run.
     """
     if available is not None and not available:
         return {}
@@ -56,7 +56,7 @@ def _no_schemas(tools: Sequence[Offered]) -> Iterator[object]:
 
 
 def refuse_async(functions: Functions) -> None:
-    """Raise TypeError for a coroutine function, which sync code cannot await. Call this before calling the model."""
+    """Raise TypeError if a function is async, because sync code cannot await it. Call this before calling the model."""
     for name, function in functions.items():
         if iscoroutinefunction(function):
             raise _needs_acall(name)
@@ -154,7 +154,7 @@ def _needs_acall(name: str) -> TypeError:
 
 
 _OPEN = "```tool_call"
-_CLOSE = "\n```"  # begins with a line break, which JSON escapes, so the arguments of a call cannot contain this text
+_CLOSE = "\n```"  # JSON escapes the line breaks in strings, so the arguments of a call cannot contain this text
 
 
 def offering_in_text(source: Source, request: Request) -> Observable[Delta]:
@@ -248,7 +248,7 @@ class _FenceReader:
         self._held.append(kept)
 
     def flush(self) -> Iterator[Delta]:
-        """Yield what was held back, because the text has ended. A fence that is still open counts as closed here."""
+        """Yield what was held back. Call this when the text has ended. A fence that is still open counts as closed."""
         if self._inside:
             body = self._release(self._end)
             self._inside, self._end = False, ""
@@ -315,9 +315,9 @@ def _instructions(request: Request) -> Message:
 
 
 def _in_words(message: Message) -> Message:
-    """Return ``message`` as plain text if it is about tools, because the model does not know such messages.
+    """Return ``message`` as plain text if it has tool calls or the result of a tool.
 
-    These are messages with the result of a tool or with tool calls. Any other message is returned unchanged.
+    A model without function calling does not support such messages. Any other message is returned unchanged.
     """
     if message.get("role") == "tool":
         return {"role": "user", "content": f"Result of the tool {message.get('name')}:\n{message['content']}"}

@@ -33,7 +33,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 MAX_STEP_DELTAS = 128
-"""About how many deltas of a call are emitted in one iteration of a run's loop. Then it is the turn of other code."""
+"""A call emits about this many deltas in one iteration of a run's loop. Then other code can run."""
 
 Deliver = Callable[[Sequence[Delta]], None]
 
@@ -132,8 +132,8 @@ def stop() -> None:
 
 @atexit.register
 def _stop_at_exit() -> None:
-    # Stop the runs before the I/O loop, because they would report the end of this loop as an error. Without this call,
-    # the order would depend on which module was imported first.
+    # Stop the runs before the I/O loop. Otherwise the runs would report the end of the I/O loop as an error. Without
+    # this call of stop_all(), the order would depend on which module was imported first.
     loop_thread.stop_all()
     stop()
 
@@ -326,7 +326,10 @@ class UnawaitedCoroutines:
         self._close()
 
     def keep(self, function: Callable[[], T]) -> T:
-        """Call ``function``, and return its result. If this is a coroutine, collect it. Called in a worker thread."""
+        """Call ``function``, and return the result. If the result is a coroutine, collect it.
+
+        Called in a worker thread.
+        """
         created = function()
         if inspect.iscoroutine(created):
             self._created.append(created)
@@ -350,8 +353,9 @@ _unawaited: ContextVar[UnawaitedCoroutines | None] = ContextVar("rxflow_unawaite
 class _Threads(ThreadPoolExecutor):
     """The thread pool of the I/O loop. For each lookup of a host name, it starts a thread outside the pool.
 
-    A lookup cannot be cancelled, and may take half a minute if no name server answers. Lookups of cancelled calls would
-    occupy the few threads of the pool. They would delay the calls to other providers, and the interpreter's exit.
+    A lookup cannot be cancelled, and may take half a minute if no name server answers. In the pool, the lookups of
+    cancelled calls would occupy the few threads. This would delay the calls to other providers, and the interpreter's
+    exit.
     """
 
     def __init__(self) -> None:

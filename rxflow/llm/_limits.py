@@ -4,8 +4,8 @@ The calls may be in one process, or on several machines that use the same Redis.
 (``rxflow[limits]``) counts the requests and tokens. This module decides which call is next: the runs take turns, so
 that a run with a thousand calls does not delay a run with a single call.
 
-Only the methods of :class:`RateLimits` can be called on any loop. All other code runs on the I/O loop, so no lock is
-needed.
+The methods of :class:`RateLimits` can be called on any loop. The queues and the counters are used only on the I/O loop,
+so they need no lock.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class RateLimits:
         max_rpm: requests per minute; None: no limit.
         max_tpm: tokens per minute, of prompts and answers; None: no limit.
         store: where the counters are: "memory://" for this process, or "redis://host:port/db" to share them.
-        period: the seconds for which the limits apply. It is 60, and shorter only in tests.
+        period: the length of the time window of both limits, in seconds. It is shorter than 60 only in tests.
     """
 
     key: str
@@ -62,7 +62,8 @@ class RateLimits:
     async def acquire(self, run_id: str, tokens: int) -> None:
         """Wait for a slot for a request of ``tokens`` tokens. Can be called on any loop.
 
-        If the wait is cancelled after its slot was counted, another request of at most this size gets the slot.
+        If the wait is cancelled after a slot was counted for the request, another request of at most this size can use
+        the slot.
         """
         future = submit(_enter(self, run_id, tokens))
         await asyncio.wrap_future(future)
@@ -74,12 +75,12 @@ class RateLimits:
             submit(_count(self, beyond))
 
     def back_off(self, delay: float) -> None:
-        """Pause all calls with the same key for ``delay`` seconds, because the provider refused a request with 429."""
+        """Let no call with the same key begin for ``delay`` seconds. Called after the provider answered with 429."""
         submit(_pause(self, delay))
 
 
 def name_key(provider: str, base_url: str | None, api_key: str | None) -> str:
-    """Return a name for the account. The API key itself is neither kept nor sent to the store."""
+    """Return a name for the account. It contains a digest of the API key, and not the key itself."""
     digest = hashlib.sha256((api_key or "").encode()).hexdigest()[:16]
     return f"{provider}|{(base_url or '').rstrip('/')}|{digest}"
 
@@ -242,8 +243,8 @@ class _Store:
             if not await limiter.test(item, *name, cost=cost):
                 stats = await limiter.get_window_stats(item, *name)
                 return max(MIN_WAIT_S, min(float(stats.reset_time) - time.time(), limits.period))
-        # Another machine may take the last slot between the test and this line. If that happens in the second limit,
-        # the slot taken in the first limit is lost, so slightly fewer requests are sent.
+        # Another machine may take the last slot between the tests and this line. If one limit then refuses the request,
+        # the other limit has counted it in vain, so slightly fewer requests are sent.
         taken = [await limiter.hit(item, *name, cost=cost) for limiter, item, cost in items]
         return 0.0 if all(taken) else MIN_WAIT_S
 

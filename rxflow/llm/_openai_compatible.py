@@ -44,7 +44,7 @@ _MAX_HEADER_BYTES = 1 << 16  # per line; aiohttp's default of 8 kB is less than 
 
 @dataclass(frozen=True, slots=True)
 class _Server:
-    """The server of a provider. ``url`` is its public address; None if it has none.
+    """The server of a provider. ``url`` is its default address; None if there is none.
 
     ``url_variables`` are the environment variables that may contain another address. ``key_variable`` is the
     environment variable for the API key.
@@ -74,7 +74,7 @@ class OpenAICompatibleSource:
         provider: a name in :data:`SERVERS`.
         name: the model's name on the server.
         base_url: the server's address. By default, it comes from the provider's environment variables. If none of them
-            is set, the provider's public address is used.
+            is set, the provider's default address is used.
         api_key: the API key. By default, it comes from the provider's environment variable.
         read_timeout: how many seconds may pass without data; None: :data:`READ_TIMEOUT_S`.
         connect_timeout: how many seconds opening the connection may take.
@@ -212,17 +212,17 @@ class OpenAICompatibleSource:
 
     @property
     def base_url(self) -> str | None:
-        """The address that was given. If none was given, the address in the environment, or None."""
+        """The address that was given, or else the address in the environment; None if there is neither."""
         variables = (os.environ.get(name) for name in self._server.url_variables)
         return self._base_url or next(filter(None, variables), None)
 
     @property
     def api_key(self) -> str | None:
-        """The API key that was given. If none was given, the key in the environment, or None."""
+        """The API key that was given, or else the key in the environment; None if there is neither."""
         return self._api_key or os.environ.get(self._server.key_variable)
 
     def find_url(self) -> str | None:
-        """Return :attr:`base_url`, or else the provider's public address. If there is neither, return None."""
+        """Return :attr:`base_url`, or else the provider's default address. If there is neither, return None."""
         return self.base_url or self._server.url
 
     def _url(self) -> str:

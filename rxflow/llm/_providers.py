@@ -88,8 +88,8 @@ def source_for(
     """Return the source for ``model``.
 
     Raises:
-        ValueError: ``via`` is unknown, ``base_url`` is not a URL, ``pace`` is negative, or ``model`` begins with
-            "rxflow/" but is not "rxflow/demo".
+        ValueError: ``via`` is unknown, ``base_url`` is not a URL, ``model`` begins with "rxflow/" but is not
+            "rxflow/demo", or ``model`` is "rxflow/demo" and ``pace`` is negative.
         TypeError: ``model`` is the embedded model, and does not have one of the ``parameters``.
     """
     if via not in (None, "litellm"):
@@ -137,7 +137,7 @@ def is_litellm_in_use() -> bool:
 
 
 class _DirectSource:
-    """Calls an OpenAI-compatible server directly.
+    """Calls an OpenAI-compatible server, usually without LiteLLM.
 
     A call goes through LiteLLM if the program has configured LiteLLM, or if a parameter of the call needs LiteLLM.
     """

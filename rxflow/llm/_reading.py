@@ -22,7 +22,7 @@ READ_TIMEOUT_S = 600.0
 HEADER_GRACE_S = 5.0  # how much longer the headers may take than the limits for connecting and for silence together
 USAGE_TIMEOUT_S = 2.0  # how long the usage report may take after the finish reason
 LAST_BYTE_TIMEOUT_S = 0.2  # how long the end of the body may take after the last event
-MAX_ERROR_BYTES = 1 << 14  # how much of an error's body is read; an error message has at most 4,000 characters
+MAX_ERROR_BYTES = 1 << 14  # how much of an error's body is read; _redaction cuts messages at 4,000 characters anyway
 _SECOND_LOOK_S = 0.25
 
 logger = logging.getLogger("rxflow")

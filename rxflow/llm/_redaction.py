@@ -37,7 +37,7 @@ def find_keys(*given: object) -> list[str]:
 
     - a string in ``given``, directly or in a list;
     - a value of a mapping, if its name is that of a secret, such as "api_key";
-    - the password in a URL, or else the user, anywhere.
+    - the password in any URL; if the URL has no password, the user.
 
     Each secret is also returned as it looks in URLs, in JSON and in ``repr()``. Very short secrets are left out.
     """
@@ -87,7 +87,7 @@ def _is_secret(name: object, value: object) -> bool:
 def mask_secrets(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of ``given`` in which secrets are masked, at any depth.
 
-    Secrets are values whose names are those of secrets, and the user and password in a URL.
+    A value is masked if its name is that of a secret, such as "api_key". In a URL, the user and password are masked.
     """
     return {name: _MASK if _is_secret(name, value) else _mask_inside(name, value) for name, value in given.items()}
 

@@ -25,7 +25,7 @@ class _OpenCall:
     pieces: list[str] = field(default_factory=list[str])
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
     held: str = ""
-    """The arguments ``{}``, if they may be a placeholder. They are emitted only if no other arguments follow."""
+    """The arguments ``{}``, if they may be a placeholder. They are dropped if the real arguments follow."""
 
     @property
     def arguments(self) -> str:

@@ -128,7 +128,7 @@ _ACALL = vars(BaseLLM)["acall"]
 
 
 def _list_fields(cls: type) -> dict[str, Any]:
-    """Return the fields that ``cls`` and its bases before BaseLLM declare, by name.
+    """Return the fields that ``cls`` and its bases declare, by name. BaseLLM and the bases after it are left out.
 
     Fields are declared as in pydantic's models. The value for a field is its ``Field(…)`` or ``PrivateAttr(…)``. If the
     field has neither, the value is None.

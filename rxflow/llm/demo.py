@@ -60,7 +60,7 @@ def _pieces(text: str) -> Iterator[Delta]:
 
 
 def _tool_call(request: Request) -> Iterator[Delta]:
-    """Yield a call of the first function. The arguments fit the function's schema, and contain the prompt's topic."""
+    """Yield a call of the first function. The arguments are made from its schema and from the prompt's topic."""
     function = request.functions[0]
     arguments = json.dumps(_example(function.get("parameters") or {}, _topic(request)))
     yield ToolCallDelta(0, id="call_demo_1", name=function["name"])

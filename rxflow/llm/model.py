@@ -71,12 +71,12 @@ class LLM:
         max_retries: how often a call is repeated if it fails before its first chunk. Later failures are not retried.
         function_calling: True offers tools to the model natively. False describes the tools in text. By default,
             litellm's table of models decides.
-        max_rpm, max_tpm: requests and tokens per minute, for all LLMs with this model and API key together. Runs take
-            turns. After an answer with status 429, all LLMs with this key wait. Needs ``rxflow[limits]``.
+        max_rpm, max_tpm: requests and tokens per minute, for all LLMs with this model and API key together. Runs that
+            wait take turns. After an answer with status 429, all LLMs with this key wait. Needs ``rxflow[limits]``.
         limit_store: ``"redis://host:port/db"`` shares the limits with other machines. By default, each process counts
             for itself.
         pace: for ``rxflow/demo``, seconds between two words.
-        source: calls the model, in place of the source that rxflow chooses by the model's name.
+        source: the object that calls the model. By default, rxflow chooses one by the model's name.
         stream: accepted for compatibility; rxflow always streams.
         via: ``"litellm"`` sends all requests through LiteLLM. By default, OpenAI's chat API and compatible servers are
             called directly, unless the program has configured LiteLLM or a parameter needs LiteLLM. All other calls go
@@ -192,12 +192,12 @@ class LLM:
 
     @property
     def base_url(self) -> str | None:
-        """The address that was given; by default, for OpenAI and compatible servers, the address in the environment."""
+        """The given address; by default that in the environment (OpenAI and compatible servers); otherwise None."""
         return self._base_url or getattr(self._source, "base_url", None)
 
     @property
     def api_key(self) -> str | None:
-        """The API key that was given; by default, for OpenAI and compatible servers, the key in the environment.
+        """The given API key; by default that in the environment (OpenAI and compatible servers); otherwise None.
 
         Copies and pickles of this object do not contain a key from the environment.
         """
@@ -240,8 +240,8 @@ class LLM:
             subscribe  ----he--ll--o--|
             dispose    ----he--x          the provider's connection closes
 
-        ``tools`` are ``@tool`` functions, ``BaseTool`` objects, or schemas as in OpenAI's chat API. Errors are
-        litellm's. Some have a line of advice.
+        ``tools`` are ``@tool`` functions, ``BaseTool`` objects, or schemas as in OpenAI's chat API. Errors of
+        providers are of litellm's classes. Some have a line of advice.
         """
         return self.events(messages, tools).select(chunks)
 
@@ -254,7 +254,7 @@ class LLM:
         return EventStream(lambda scope: self.ask(scope, request))
 
     def stream_events(self, messages: str | Sequence[Message], tools: Sequence[Offered] | None = None) -> StreamSession:
-        """Return one call as frames, for a ``for`` loop. The loop starts the call. Then ``result`` is the answer."""
+        """Return one call as frames. A ``for`` loop over them starts the call. After it, ``result`` is the answer."""
         return StreamSession(self.events(messages, tools), LLMFinished)
 
     def request(
@@ -361,16 +361,16 @@ class LLM:
         response_model: type[BaseModel] | None = None,
         **options: Any,
     ) -> Any:
-        """Return the whole answer: its text, or the object that ``response_model`` reads from the text.
+        """Return the whole answer: its text, or an object of ``response_model`` that is read from the text.
 
         Without ``response_model``, a class that was given as ``response_format`` is used. If the model calls one of
         ``tools`` or ``available_functions``, this method runs the function and returns the function's result. If the
-        model makes several calls, only the first is run. If there are only schemas, or with ``available_functions={}``,
+        model makes several calls, only the first is run. If only schemas are given, or ``available_functions`` is {},
         this method returns the list of requested :class:`ToolCall` objects. Inside a flow, the chunks are part of the
         flow's stream. CrewAI's ``from_task``, ``from_agent`` and empty ``callbacks`` have no effect.
 
         Raises:
-            TypeError: a function is async, which sync code cannot await.
+            TypeError: a function is async, and sync code cannot await its result.
             ValueError: the model called an unknown function, the arguments do not fit the function, or the answer does
                 not fit ``response_model``.
         """
@@ -445,6 +445,6 @@ def _answer_of(finished: LLMFinished, model: type[BaseModel] | None) -> Any:
 
 
 def _estimate_tokens(request: Request) -> int:
-    """Estimate the tokens of a request: those of its prompt, plus ``max_tokens`` if the request limits the answer."""
+    """Estimate the tokens of a request: those of its prompt, plus the limit for the answer if the request has one."""
     allowed = request.parameters.get("max_tokens") or request.parameters.get("max_completion_tokens") or 0
     return (estimate_usage(request.messages, []).total_tokens or 0) + int(allowed)

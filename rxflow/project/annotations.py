@@ -1,7 +1,7 @@
 """The decorators for a crew class.
 
-Most of them mark a method by what it creates, such as an agent. Such a method runs once for each object and arguments.
-Later calls return what it has created.
+Most of them mark a method by what it creates, such as an agent. For one object and the same arguments, such a method
+runs only once. Later calls return what the first call has created.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def output_json(cls: C) -> C:
 def find_marked(cls: type, role: str) -> Mapping[str, Any]:
     """Return the members that have the decorator ``role``, by name, in the order of definition.
 
-    The members of the bases of ``cls`` come before its own.
+    The members of the bases come before those that ``cls`` itself defines.
     """
     found: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
@@ -137,7 +137,7 @@ def _create_once(
     role: str,
     complete: Callable[[str, object, object], object] = lambda where, owner, made: None,
 ) -> Callable[P, R]:
-    """Return a function that calls ``method`` once for each object and arguments, and keeps the result.
+    """Return a function that calls ``method`` only once for the same object and arguments, and keeps the result.
 
     ``complete`` checks the result, and may add what is missing, such as a name.
     """
@@ -192,7 +192,7 @@ def _settle(made: Any) -> Any:
 class _Making:
     """Surrounds a call of a method that creates something.
 
-    Raises ValueError if the method needs its own result: if it is already running for the same object.
+    Raises ValueError if the method is already running for the same object: the method then needs its own result.
     """
 
     def __init__(self, owner: object, method: Callable[..., Any]) -> None:

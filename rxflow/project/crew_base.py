@@ -23,8 +23,8 @@ def CrewBase(cls: type[C]) -> type[C]:  # noqa: N802 - the name in CrewAI
 
     ``self.agents_config`` and ``self.tasks_config`` have the entries of ``config/agents.yaml`` and
     ``config/tasks.yaml`` in the folder of the class's module. To use another file, set ``agents_config`` or
-    ``tasks_config`` in the class to the path of that file. A subclass in another folder uses the files of its base,
-    unless the subclass sets a path, or the file exists in the folder of the subclass. A file is read at its first use.
+    ``tasks_config`` in the class to the path of that file. A subclass that does not set a path uses the file
+    in its own folder. If there is none, the subclass uses the file of its base. A file is read at its first use.
 
     Some options of an entry contain the name of a member of the class:
 
@@ -107,7 +107,7 @@ def _agents_of(owner: object) -> list[Agent]:
 class _ConfigFile:
     """The descriptor of ``agents_config`` or ``tasks_config``.
 
-    Read from an object, it returns the file's entries. Read from the class, it returns the file's path.
+    On an object, the attribute has the entries of the file. On the class, the attribute has the path of the file.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ def _read_yaml(file: Path) -> Any:
 
 
 class Entries(UserDict[str, Entry]):
-    """The entries of one file, by name. The names in an entry are resolved when the entry is first used."""
+    """The entries of one file, by name. The members that an entry names are found when the entry is first used."""
 
     def __init__(
         self, read: Mapping[str, Any], where: str, owner: object, resolve: Callable[[_Names, Entry], Entry]
@@ -194,9 +194,9 @@ class _Names:
         self._where = where
 
     def find(self, option: str, role: str, name: str) -> Any:
-        """Return the member ``name`` of the class, which must have the decorator ``role``.
+        """Return the member ``name`` of the class. Raises ValueError if no such member has the decorator ``role``.
 
-        If there is none, raise ValueError. ``option`` is the option that contains the name, for the error.
+        ``option`` is the option that contains the name. It is only used in the error's message.
         """
         known = find_marked(type(self._owner), role)
         if name not in known:
@@ -234,7 +234,7 @@ class _Names:
     def replace_callback(self, entry: Entry, option: str) -> None:
         """If ``option`` contains the name of a ``@callback`` method, replace the name by the callback.
 
-        The callback is the method itself. If the method has no parameters, the callback is what it returns.
+        If the method has parameters, the callback is the method itself. Otherwise it is what the method returns.
         """
         value = entry.get(option)
         if isinstance(value, str):

@@ -38,9 +38,9 @@ from rxflow.types.chunks import PackedChunks, StreamChunk, find_one_origin, find
 MAX_UNREAD_EVENTS = 10_000
 """At most this many unread events are kept as objects for a slow reader. If there are more, they are packed."""
 MIN_PACKED_EVENTS = 64
-"""The smallest number of events that are packed at once."""
+"""Events are packed when at least this many can be packed, or when a block of chunks follows them."""
 MAX_BLOCK_CHUNKS = 256
-"""The greatest number of chunks in a block.
+"""A block that has this many chunks gets no more. At most this many are added at once.
 
 ``max_events`` drops whole blocks, so blocks must not grow without limit.
 """
@@ -172,7 +172,7 @@ class _Run:
     waiting: list[tuple[int, Future[None]]] = field(default_factory=list[tuple[int, Future[None]]])
 
     def take_ready(self) -> Sequence[Future[None]]:
-        """Remove the futures of readers that need not wait any longer from ``waiting``, and return these futures.
+        """Return the futures of readers that need not wait any longer, and remove these futures from ``waiting``.
 
         A reader need not wait if there are new events for it, or if the run has paused or ended.
         """

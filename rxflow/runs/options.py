@@ -48,7 +48,7 @@ class Cluster(Protocol):
         ...
 
     def open(self, store: Store, options: Mapping[str, Any]) -> Carrier:
-        """Return a :class:`Carrier` for the runs of ``store``. Its workers open the store with ``Runs(**options)``."""
+        """Return a carrier for the runs of ``store``. The carrier's workers open the store with ``Runs(**options)``."""
         ...
 
 
@@ -73,7 +73,7 @@ def open_store(name: str | None, keep_s: float | None, max_events: int | None, l
 
 
 def find_runnable(path: str) -> Runnable:
-    """Return the flow or crew at an import path. If a class or a function is there, call it without arguments.
+    """Return the flow or crew at an import path. A class or a function at the path is called without arguments.
 
     Raises:
         LookupError: there is nothing at the path, or its module cannot be imported.

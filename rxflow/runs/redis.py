@@ -62,12 +62,15 @@ RETRY_S = 15.0
 """Seconds for which a command is retried when Redis cannot be reached."""
 COMMAND_TIMEOUT_S = 5.0
 NOTE_WAIT_MS = 2000
-"""How long one read of notes waits. The socket's time-out must be longer. When it expires, redis-py 8 raises."""
+"""How many milliseconds one read of notes waits.
+
+The time-out of the socket must be longer, because redis-py 8 raises an error when a socket's time-out expires.
+"""
 MAX_CONNECTIONS = 16
 """The size of the pool. When no connection is free, commands wait. redis-py's default pool would raise instead."""
 MAX_NOTES = 10_000
 MAX_SEQ = 1 << 62
-"""The greatest event number in a read. A greater number is replaced, because Redis refuses ids above 64 bits."""
+"""The greatest event number in a read. It replaces greater numbers, because Redis refuses ids above 64 bits."""
 
 
 class RedisLog(Store):

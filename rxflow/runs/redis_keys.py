@@ -7,7 +7,7 @@ For a run with the id ID, these are:
 - ``rxflow:log:ID``: a stream with the events. The event with the number n has the id ``(n + 1)-0``.
 - ``rxflow:lease:ID``: a key that exists while the lease of the run's worker lasts.
 - ``rxflow:notes``: a stream with the notes for all runs.
-- ``rxflow:wake:ID``: a channel. A message is the number of the run's last event, or "over".
+- ``rxflow:wake:ID``: a channel. A message is the number of the run's last event; "over" if the run no longer runs.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ return 1
 
 
 def read_streams(replies: Any) -> Sequence[tuple[bytes, Any]]:
-    """Return the name and entries of each stream in a reply to XREAD, which is a dict in RESP3 and a list in RESP2."""
+    """Return the name and entries of each stream in a reply to XREAD. RESP3 replies with a dict, RESP2 with a list."""
     if isinstance(replies, dict):
         return [(name, entries[0]) for name, entries in cast("dict[bytes, Any]", replies).items()]
     return cast("Sequence[tuple[bytes, Any]]", replies or [])

@@ -183,8 +183,8 @@ class Run:
         while True:
             head = await on_this_loop(self._store.look_up(self.id))
             if head.status in LIVE:
-                # The store was closed: the next look_up() raises a StoreError. The cancellation of this task is not
-                # suppressed, because asyncio.CancelledError is another class.
+                # If the store is closed, it cancels the future, and the next look_up() raises a StoreError. The
+                # cancellation of this task is not suppressed, because asyncio.CancelledError is another class.
                 with suppress(CancelledError):
                     await on_this_loop(self._store.wait(self.id, sys.maxsize))
                 continue
@@ -266,13 +266,13 @@ class Run:
         that have finished get their results from the log; see docs/people.md.
 
         Readers receive ``FlowResumed``, a ``Retracted`` if a text was incomplete, the questions that are still open,
-        and then the new events. This method blocks while it reads the log, so call it in a thread in async code.
+        and then the new events. In async code, call this method in a thread, because it blocks while it reads the log.
 
         Args:
             answers: the answers to questions of :meth:`pending`, by ``request_id``.
             target: the flow or crew to run, or its import path. The default is the flow or crew that has paused in this
-                :class:`Runs`. If there is none, it is the import path with which the run was started. Otherwise it is
-                the flow or crew that this ``Run`` object has started, restarted or resumed.
+                :class:`Runs`. If there is none, it is the import path with which the run was started. If there is no
+                import path either, it is the flow or crew that this ``Run`` object has started, restarted or resumed.
             answer_within: how long a question waits; see :meth:`Runs.start`.
 
         Raises:
@@ -330,8 +330,8 @@ class Run:
     def _find_end(self, claimed: Claim, after: int) -> End | None:
         """Return how the run ended, according to its events after ``after``; None if none of these events ends it.
 
-        Claiming a run deletes its stored end, so only the events show how the run ended. If the log cannot be read, the
-        claimed run is ended with the error, which is also raised.
+        Claiming a run deletes its stored end, so only the events show how the run ended. If the log cannot be read,
+        this method ends the claimed run with the error, and raises the error.
         """
         try:
             events = self._read_all(after)
@@ -409,7 +409,7 @@ class Run:
 
 
 def _reason_to_restart(head: Head, last: int) -> Exception:
-    """Return the error for the :class:`Retracted` event of a restart, if the run has no error of its own."""
+    """Return the error for the :class:`Retracted` event when a run without an error of its own is restarted."""
     if head.status == "lost":
         return RunLost(head.run_id, last)
     if head.status == "cancelled":

@@ -92,7 +92,7 @@ class Runs:
 
         Args:
             target: a flow, a crew, or an import path such as ``"trips:Trip"``. Without an import path,
-                :meth:`Run.restart` must get the flow or crew again.
+                :meth:`Run.restart` needs the flow or crew again, unless the run has paused in this object.
             inputs: the inputs of the flow or crew.
             when_unread: what happens to a run without readers. With ``"detach"``, the run continues. With
                 ``"cancel"``, the run is cancelled when its last reader leaves. With a time, the run is cancelled when
@@ -124,7 +124,7 @@ class Runs:
     ) -> Run:
         """Do the same as :meth:`start`, without blocking the event loop while the store works.
 
-        If the call is cancelled before the run has begun, the run is cancelled.
+        If this coroutine is cancelled before the run has begun, the run is cancelled.
         """
         if self.carrier is not None:
             sent = self._send(run_id, target, inputs, when_unread, answer_within)

@@ -216,7 +216,7 @@ class SQLiteLog(Store):
         return jobs
 
     def _do(self, jobs: Sequence[_Job]) -> None:
-        """Do the jobs in one transaction, and resolve their futures when the transaction is committed."""
+        """Do the jobs in one transaction, and resolve their futures after the transaction has ended."""
         jobs = [job for job in jobs if job.future.set_running_or_notify_cancel()]
         if not jobs:
             return

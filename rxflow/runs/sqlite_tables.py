@@ -162,7 +162,8 @@ class Tables:
 
         Raises:
             EventTooLargeError: an event is too large. The events before it are stored.
-            NotTheWriterError, RunExistsError: another worker writes the run, or the run was forgotten.
+            NotTheWriterError: another worker writes the run, or the run was forgotten.
+            RunExistsError: another run with the same id has begun.
         """
         writer, failure = batch.writer, batch.failure
         columns = "writer, generation, last, status"

@@ -1,4 +1,4 @@
-"""Carries out runs in this process: writes their events to a store, and obeys the notes for them.
+"""Carries out runs in this process: writes their events to a store, and obeys notes.
 
 A note is a message for a run from any process with access to the store, for example to cancel the run.
 """
@@ -33,11 +33,11 @@ Claim: TypeAlias = tuple[Writer, Head]
 """What a store returns to a worker that claims a run: the writer and the head of the run."""
 
 LOOPS_WAIT_S = 1.0
-"""Seconds that stopped runs have to end on their own event loops. After that, :meth:`Workers.cancel` ends them."""
+"""Seconds in which stopped runs can end on their own event loops. After that, :meth:`Workers.cancel` ends them."""
 UNREAD_END_S = 0.2
-"""If nobody reads a run, its connections to providers are closed, and the run is ended this many seconds later."""
+"""A run that is cancelled because nobody reads it is ended this many seconds after its connections were closed."""
 STORE_WAIT_S = 5.0
-"""Seconds that the store has to write the ends of stopped runs. After that, a warning is logged."""
+"""Seconds in which the store can write the ends of stopped runs. After that, a warning is logged."""
 
 
 class Worker:
@@ -57,7 +57,7 @@ class Worker:
         self._claimed: Writer | None = None
         self._early: list[Note] = []  # notes that arrived between the claim and the start
         self.has_begun = False
-        """Whether :meth:`begin` has returned or is about to, so that notes are obeyed at once."""
+        """Whether :meth:`begin` has subscribed to the run's events. From then on, notes are obeyed at once."""
         self.runnable: Runnable | None = None
 
     def begin(self, source: EventStream[Event], claimed: Claim, *first: Event) -> Future[None]:
@@ -94,7 +94,7 @@ class Worker:
         while self._early:
             try:
                 note = self._early.pop(0)
-            except IndexError:  # the other thread was faster
+            except IndexError:  # another thread has taken the note
                 return
             self._obey(note)
 
@@ -122,7 +122,8 @@ class Worker:
     def cancel(self, reason: str) -> None:
         """Stop the run and close its connections to providers. May be called in any thread.
 
-        The run is ended on its own loop. If that loop is closed, the calling thread ends the run.
+        The run is ended on its own loop. If that loop is closed, the calling thread ends the run. A run that has not
+        begun is cancelled when it begins.
         """
         if not self.has_begun:
             self.on_note(Note("cancel", reason))  # begin() obeys it
@@ -207,7 +208,7 @@ class Worker:
         await on_this_loop(written)
 
     def _close_span(self, started: Started, reason: str) -> Event:
-        """Return the event that closes the span which ``started`` has begun. The span is open when the log ends."""
+        """Return the event that closes a span that is still open when the log ends. ``started`` has begun the span."""
         border = cast(Border, self._border)  # not None, because the run has already emitted ``started``
         return border.stamp(border.describe_stopped(started, reason))
 
@@ -292,7 +293,10 @@ class Workers:
         claim.add_done_callback(end)
 
     def end(self, claimed: Claim, end: End) -> Future[None]:
-        """End a claimed run that nobody begins. If the end cannot be written, the run is lost when its lease lapses."""
+        """End a run that was claimed, but does not begin.
+
+        If the end cannot be written, the run is lost when its lease lapses.
+        """
         writer, _ = claimed
 
         def let_go(done: Future[None]) -> None:
@@ -405,8 +409,8 @@ class Attendance:
     def _wait_until(self, due: float) -> None:
         """Make sure that a timer fires at ``due`` or earlier.
 
-        If a timer is already set for an earlier time, it is kept. When it fires, :meth:`_look` sets the next timer. So
-        fewer timers are created, each of which is a thread.
+        If a timer is already set for an earlier time, it is kept. When it fires, :meth:`_look` sets the next timer.
+        Each timer is a thread, so this creates fewer threads.
         """
         self._due = due
         if due < self._timer_due:

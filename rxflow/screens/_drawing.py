@@ -385,9 +385,9 @@ class Drawing:
 
 
 def _fold(rows: list[Row], limit: int) -> list[Row]:
-    """Fold ended spans, which hides the rows below them. Stop when at most ``limit`` rows are left.
+    """Fold ended spans: hide the rows below them. Stop when at most ``limit`` rows are left.
 
-    The deepest spans are folded first. Roots are never folded, so more than ``limit`` rows may be left.
+    The deepest spans are folded first. Roots and open spans are never folded, so more than ``limit`` rows may be left.
     """
     ended = [row for row in rows if row.span.state.is_ended and len(row.guides)]
     hidden: set[int] = set()

@@ -1,4 +1,4 @@
-"""The lanes of a run, one for each speaker; the spending of a run; and functions that show values as text."""
+"""What a screen shows of each speaker (a ``Lane``), the spending of a run, and functions that show values as text."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def show_tokens(usage: UsageMetrics) -> str:
 
 
 def show_cost(cost: float | None, *, is_whole: bool = True) -> str:
-    """Return a cost in US dollars as text.
+    """Return a cost in US dollars as text; "cost not known" for None.
 
     If ``is_whole`` is False, the text begins with ``≥``, because the price of some calls is unknown.
     """
@@ -190,8 +190,9 @@ class Entry:
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """The texts and tools of one speaker. A speaker is an agent that works on a task, or a model that a method calls.
+    """The part of a screen for one speaker: its texts and its tool calls.
 
+    A speaker is an agent that works on a task, or a model that a method calls.
     ``spoke_at`` is the time of the speaker's last event. ``is_dropped`` is True once :class:`Lanes` has removed this
     lane to make room for a new one. ``size`` is the length of the texts of all entries.
     """
@@ -205,7 +206,7 @@ class Lane:
     size: int = 0
 
     def say(self, kind: Kind, text: str, item: StreamChunk | ReasoningChunk | None = None) -> Entry:
-        """Append ``text`` to the last entry if it has the same kind and call; otherwise begin a new entry.
+        """Append ``text`` to the last entry if that entry has the same kind and call; otherwise begin a new entry.
 
         Return the entry that has the text.
         """
@@ -261,7 +262,7 @@ class Lane:
             self._forget()
 
     def _forget(self) -> None:
-        """Drop the oldest text until half of the limit is left."""
+        """Drop the oldest text, so that about half of ``MAX_LANE_CHARS`` or less is left."""
         while len(self.entries) > 1 and self.size > MAX_LANE_CHARS // 2:
             self.size -= self.entries.pop(0).size
         if self.size > MAX_LANE_CHARS // 2:

@@ -1,4 +1,4 @@
-"""A run as screens draw it: a tree of its spans with states and times, its lanes, and its spending."""
+"""A run as screens draw it: a tree of its spans with states and times, the texts of its speakers, and its spending."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ MAX_LABEL_CHARS = 60
 
 
 class RunTree:
-    """Builds the state of a screen from events. These may come from one run or from several, or be chunks only.
+    """Builds the state of a screen from events. The events may come from several runs, and they may be chunks only.
 
     Args:
         methods: the names of the flow's methods, if they are known. These methods are shown even before they start.
@@ -199,9 +199,9 @@ class RunTree:
             span.children.extend(self._waiting.values())
 
     def _reuse(self, event: Started, parent: Span | None) -> Span | None:
-        """Return the span of a method that has not started yet, or that starts again in a cycle.
+        """Return the span that the started method already has: a waiting one, or one from an earlier round of a cycle.
 
-        If the method has no such span, or ``event`` is not the start of a method, return None.
+        Return None if there is no such span, or if ``event`` is not the start of a method.
         """
         if not isinstance(event, e.MethodStarted) or parent is None:
             return None
@@ -430,8 +430,8 @@ def list_rows(roots: Sequence[Span]) -> Iterator[Row]:
 def _list_children(span: Span) -> Iterator[Span]:
     """Yield the children to show.
 
-    A method's only crew, a task's agents and an agent's LLM calls would be redundant rows. Instead of each of these,
-    its children are shown.
+    A crew that is the only child of a method, the agents of a task, and the LLM calls of an agent would be redundant
+    rows. Each of them is replaced by its own children.
     """
     for child in span.children:
         is_hidden = (

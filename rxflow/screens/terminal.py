@@ -64,7 +64,7 @@ def show(source: HasEvents | Observable[Event], inputs: Mapping[str, Any] | None
 
 
 def draw(**options: Any) -> Callable[[Observable[T]], Observable[T]]:
-    """Return an operator that draws events and passes them on unchanged, like ``do``. ::
+    """Return an operator that draws events and passes them on unchanged, like RxPY's ``do``. ::
 
         source    S--a--b--F|
         draw()    S--a--b--F|
@@ -116,7 +116,7 @@ def draw(**options: Any) -> Callable[[Observable[T]], Observable[T]]:
 class Dashboard:
     """The screen of one run. Use it in a ``with`` block, and call :meth:`add` with each event.
 
-    In a terminal it draws several frames a second. Elsewhere (a pipe, a file, ``TERM=dumb``) it prints lines without
+    In a terminal it draws several times a second. Elsewhere (a pipe, a file, ``TERM=dumb``) it prints lines without
     control codes. It honours ``NO_COLOR``, and replaces characters that the output's encoding lacks.
 
     Args:
@@ -163,15 +163,15 @@ class Dashboard:
             self._tree.add(event)
 
     def make_room(self, events: Observable[T]) -> Observable[T]:
-        """Return a stream of the same events. The frame is not drawn while a question is open.
+        """Return a stream of the same events. While a question is open, the dashboard is not drawn.
 
-        So a person can type the answer in the terminal. The frame is removed on the run's loop, before the question is
-        printed. :meth:`add` would be too late, because its caller may get the event only after the question is printed.
+        So a person can type the answer in the terminal. The dashboard is removed on the run's loop, before the question
+        is printed. :meth:`add` would be too late: its caller may get the event only after the question is printed.
         """
         return through(rxops.do_action(self.note_question))(events)
 
     def note_question(self, event: object) -> None:
-        """Remove the frame if ``event`` is a question. Draw it again if ``event`` answers the last open question."""
+        """If ``event`` is a question, remove the dashboard. If it answers the last open question, draw it again."""
         live = self._live
         if live is None or not isinstance(event, InputRequested | InputReceived):
             return

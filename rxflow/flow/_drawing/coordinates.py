@@ -110,7 +110,7 @@ def _stack_ranks(layers: Layers, xs: Sequence[float]) -> list[tuple[float, float
 def _turning_room(layers: Layers, end: int) -> float:
     """Return the extra height above the first rank (``end`` 1) or below the last rank (``end`` 0).
 
-    Links that lead back turn there, and need this height. Without such links, it is 0.
+    Links that lead back turn there, and need this height. If no such link turns there, the height is 0.
     """
     rank = 0 if end else layers.depth - 1
     turning = [layers.slots[layers.passes[index][-end]].rank for index in layers.back]
@@ -170,9 +170,9 @@ def _min_distance(layers: Layers, one: int, other: int) -> float:
 def _settle_rank(rank: Sequence[int], wishes: Sequence[tuple[float, float]], layers: Layers, xs: list[float]) -> float:
     """Move the slots of a rank as close to their target positions as possible without overlap. Return the longest move.
 
-    ``wishes`` has the target position and the weight of each slot. Their order stays, and the weighted sum of squared
-    distances to the targets becomes minimal. For this, neighbours whose targets collide form a block. The block is
-    placed at the weighted mean of its targets.
+    ``wishes`` has the target position and the weight of each slot. The order of the slots stays, and the weighted sum
+    of squared distances to the targets becomes minimal. For this, neighbours whose targets collide form a block. The
+    block is placed at the weighted mean of its targets.
     """
     blocks: list[tuple[float, float, list[int]]] = []  # each block has its mean, its weight and its slots
     shifts: dict[int, float] = {}

@@ -174,8 +174,9 @@ _MAX_SWEEPS = 16
 def order_slots(layers: Layers) -> list[list[int]]:
     """Return the slots of each rank, ordered from left to right so that few ties cross.
 
-    A sweep goes through all ranks, and sorts the slots of each rank. A slot moves to the mean position of the slots on
-    the rank before it to which it is tied (the barycentre method). Sweeps go down and up in turn.
+    A sweep goes through all ranks, and sorts the slots of each rank. A slot moves to the mean position of its
+    neighbours: the slots that are tied to it, on the rank that was sorted just before (the barycentre method). Sweeps
+    go down and up in turn.
     """
     above: dict[int, list[int]] = defaultdict(list)
     below: dict[int, list[int]] = defaultdict(list)

@@ -32,7 +32,9 @@ class Line(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A method, a join of several conditions, or a label whose router is not known or that has no listener.
+    """A method, a join of several conditions, or a label.
+
+    A label has a node of its own only if no router is known to emit it, or if nothing listens for it.
 
     ``text`` is the name of the method, "AND", "OR" or the label. ``doc`` is the first line of the method's docstring.
     ``tip`` is the tooltip.
@@ -118,8 +120,8 @@ class _Sketcher:
         """Yield the edges that lead to the node ``target`` from ``trigger``, the name of a method or a label.
 
         The edges come from the method of that name, and from the routers that are known to emit the label. If there are
-        none, and only one router has unknown labels, one edge comes from this router. Otherwise one edge comes from a
-        node for the label.
+        no such edges, one edge is yielded. If exactly one router has unknown labels, the edge comes from this router.
+        Otherwise it comes from a node for the label.
         """
         self._heard.add(trigger)
         routers = [m for m in self._graph.methods.values() if m.is_router]

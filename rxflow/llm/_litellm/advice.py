@@ -40,7 +40,7 @@ _OPTIONS = {
     "AZURE_API_BASE": "base_url",
     "GOOGLE_APPLICATION_CREDENTIALS": "vertex_credentials",
 }
-"""By environment variable: the option of ``LLM`` that replaces it. For all other variables, this is ``api_key``."""
+"""By environment variable: the option of ``LLM`` that replaces it. For all others, the option is ``api_key``."""
 
 _CLOUDS = ("bedrock", "sagemaker", "vertex_ai")  # beginnings of providers' names
 _NO_CREDENTIALS = ("DefaultCredentialsError", "NoCredentialsError")  # exception classes of google-auth and botocore
@@ -119,7 +119,7 @@ def _has_known_provider(litellm: Any, model: str) -> bool:
 
 
 def _was_not_answered(causes: list[BaseException]) -> bool:
-    """Return whether the HTTP client failed: no server accepted the connection, or the server does not use HTTP."""
+    """Return whether the HTTP client failed, for example because no server accepted the connection."""
     import aiohttp
     import httpx
     import openai
@@ -161,7 +161,7 @@ def find_missing_variables(litellm: Any, model: str, error: BaseException) -> li
 
 
 def lacks_credentials(error: BaseException) -> bool:
-    """Return whether ``error`` was caused by the library of a cloud that found no credentials."""
+    """Return whether ``error`` was raised because the library of a cloud found no credentials."""
     return any(type(cause).__name__ in _NO_CREDENTIALS for cause in iterate_causes(error))
 
 

@@ -147,12 +147,12 @@ def is_break(error: BaseException) -> bool:
 def raise_as_litellm(
     litellm: Any, error: Exception, keys: Sequence[str], *, model: str, provider: str, has_begun: bool
 ) -> NoReturn:
-    """Raise LiteLLM's exception for ``error``. The API keys in ``keys`` are masked in its text.
+    """Raise LiteLLM's exception for ``error``. In both errors, the API keys in ``keys`` are masked.
 
     See :func:`as_litellm` for the other arguments.
     """
-    # Mask the keys before the new error is made. The new error may quote only the beginning of a text. If a key is cut
-    # in two there, its first half could not be found any more.
+    # Mask the keys before the new error is made. The new error may quote only the beginning of a text. If that
+    # beginning ended within a key, the first half of the key would not be found.
     redact_error(error, keys)
     mapped = as_litellm(litellm, error, model=model, provider=provider, has_begun=has_begun)
     redact_error(mapped, keys)
@@ -366,8 +366,9 @@ def delay_before_retry(error: BaseException, attempt: int) -> float | None:
     Return None if the same request cannot succeed later.
 
     If the response has a ``Retry-After`` of up to a minute, this is the delay. A longer ``Retry-After`` is ignored. All
-    other delays begin at half a second, and double with each attempt up to 8 s. A random time, the jitter, is added.
-    LiteLLM's environment variables INITIAL_RETRY_DELAY, MAX_RETRY_DELAY and JITTER replace these numbers.
+    other delays begin at half a second, and double with each attempt up to 8 s. A random time, the jitter, is added. It
+    is at most 0.75 of the first delay. LiteLLM's environment variables INITIAL_RETRY_DELAY, MAX_RETRY_DELAY and JITTER
+    replace these three numbers.
     """
     status = getattr(error, "status_code", None)
     if not isinstance(status, int) or not (status in _RETRYABLE_STATUSES or status >= 500):
@@ -385,7 +386,7 @@ def delay_before_retry(error: BaseException, attempt: int) -> float | None:
 
 
 def _cannot_change(error: BaseException) -> bool:
-    """Return whether the server's answers do not fit the API, so that a retry is useless."""
+    """Return whether ``error`` means that the answer does not fit the provider's API. A retry is then useless."""
     import openai
 
     return isinstance(error, openai.APIResponseValidationError)

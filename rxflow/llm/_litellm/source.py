@@ -85,9 +85,9 @@ class LiteLLMSource:
 
     @asynccontextmanager
     async def _own_client(self, call: _Call) -> AsyncGenerator[None]:
-        """For a text completion, create a client for this call, and close the client after the ``with`` block.
+        """For a text completion of OpenAI's API, create a client, and close the client after the ``with`` block.
 
-        For other calls, do nothing.
+        If :meth:`_text_key` returns None, do nothing.
 
         LiteLLM would create a client for each text completion, and close none of them. The garbage collector would
         close the client's socket without the loop's knowledge. The loop would then lose the next connection that gets
@@ -162,7 +162,7 @@ class LiteLLMSource:
     async def _open(self, call: _Call) -> Any:
         """Make the call through LiteLLM, and return LiteLLM's stream.
 
-        At most providers, this waits for the headers of the response. For Gemini, see :meth:`_read_answer`.
+        With most providers, this waits for the headers of the response. For Gemini, see :meth:`_read_answer`.
         """
         # LiteLLM's time limits apply to each read. A provider that sends its headers or an error byte by byte would
         # never exceed them.
@@ -185,7 +185,8 @@ class LiteLLMSource:
     def _raise_unsent(self, call: _Call, error: Exception) -> None:
         """Raise MissingKey or UnpreparedRequest if ``error`` means that nothing was sent. Otherwise return.
 
-        LiteLLM reports most such errors as failures of the provider.
+        LiteLLM reports most such errors as failures of the provider. If ``error`` already shows the real reason, return
+        too.
         """
         if isinstance(error, MissingKey | UnpreparedRequest):
             return
@@ -218,7 +219,7 @@ class LiteLLMSource:
             "messages": [_drop_refused(message, call.provider) for message in request.messages],
             "stream": True,
             "stream_options": {"include_usage": True},
-            # rxflow retries by itself, before the first chunk only; the SDK would retry three times.
+            # rxflow retries by itself, and only before the first chunk. By default, OpenAI's package would retry too.
             "max_retries": 0,
             "num_retries": 0,
             "timeout": self._timeout(),
@@ -240,7 +241,7 @@ class LiteLLMSource:
         if key:
             return str(key)
         if self._openai_url(call) is not None:
-            return "none"  # local servers need no key, but the SDK requires one
+            return "none"  # local servers need no key, but OpenAI's package requires one
         raise MissingKey("OPENAI_API_KEY")
 
     def _openai_url(self, call: _Call) -> str | None:

@@ -33,7 +33,7 @@ from rxflow.llm.source import Delta, UsageMetrics
 
 logger = logging.getLogger("rxflow")
 
-# How many references _search() follows. A wrapper of litellm 1.109 or 1.110 is at most 5 away from its response.
+# How many references _search() follows. In litellm 1.109 and 1.110, at most 5 lead from a wrapper to its response.
 _MAX_DEPTH = 8
 
 _LITELLM = "litellm.llms."
@@ -73,7 +73,7 @@ def find_wrapper(stream: object) -> Any:
 
 
 def wire_of(wrapper: Any, response: Any) -> Wire | None:
-    """Return the wire that parses ``response`` in place of ``wrapper``. If only ``wrapper`` can, return None."""
+    """Return the wire that parses ``response`` in place of ``wrapper``; None if ``wrapper`` must parse it."""
     reader = wrapper.completion_stream
     if _search(reader, _translates_back, set(), 0) is not None:
         return None

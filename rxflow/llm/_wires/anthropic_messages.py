@@ -170,7 +170,8 @@ def _parse_input(text: str) -> Any:
 def read_usage(reported: dict[str, Any]) -> UsageMetrics | None:
     """Return Anthropic's usage; None if it has neither input nor output tokens.
 
-    Anthropic counts the tokens that were read from or written to a cache separately. Here, prompt tokens include them.
+    Anthropic's input tokens do not include the tokens that were read from a cache or written to it. Here, prompt tokens
+    include these too.
     """
     inputs = count(reported, "input_tokens")
     cached, created = count(reported, "cache_read_input_tokens"), count(reported, "cache_creation_input_tokens")

@@ -1,6 +1,6 @@
 """The wires of Amazon Bedrock, which sends binary event streams of AWS. Two operations of Bedrock stream:
 
-- ``ConverseStream`` has one format for all models, which :class:`BedrockConverseWire` parses. It is described at
+- ``ConverseStream`` has one format for all models. :class:`BedrockConverseWire` parses this format. See
   https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html
 - ``InvokeModelWithResponseStream`` has a format for each family of models. ``AnthropicMessagesWire(AwsEvents())``
   parses Claude's format. Nova's format is that of ``ConverseStream``.
@@ -33,8 +33,8 @@ _FINISH_REASONS = {
 class AwsEvents:
     """Splits network reads of any size into the JSON of whole events.
 
-    An event of ``ConverseStream`` gets the form ``{"contentBlockDelta": {…}}``. An event in a model's own format is
-    not changed.
+    An event of ``ConverseStream`` gets the form ``{"contentBlockDelta": {…}}``. An event in a model's own format
+    keeps its format.
     """
 
     def __init__(self) -> None:
@@ -188,7 +188,8 @@ class BedrockConverseWire(Wire):
 def read_usage(reported: object) -> UsageMetrics | None:
     """Return Converse's usage; None if it has none of input, output and total tokens.
 
-    Converse counts the tokens that were read from or written to a cache separately. Here, prompt tokens include them.
+    Converse's input tokens do not include the tokens that were read from a cache or written to it. Here, prompt tokens
+    include these too.
     """
     inputs, completion = count(reported, "inputTokens"), count(reported, "outputTokens")
     cached, created = count(reported, "cacheReadInputTokens"), count(reported, "cacheWriteInputTokens")

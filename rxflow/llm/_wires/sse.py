@@ -29,7 +29,7 @@ _MAX_TEMPLATES = 8  # how many are learned per answer; no template fits if event
 
 
 class OversizedEvent(ValueError):
-    """An event is larger than any answer could be."""
+    """An event has more than ``MAX_EVENT_BYTES``. The events of real answers are much smaller."""
 
 
 class MalformedEvent(ValueError):
@@ -80,7 +80,7 @@ class Wire(ABC):
 
     Args:
         events: splits the body into events. By default, the body consists of server-sent events.
-        joins_halves: join surrogate pairs from the start. By default, joining starts at an event with a lone surrogate.
+        joins_halves: True to join surrogate pairs from the start. Otherwise, joining starts at a lone surrogate.
 
     Attributes:
         finish_reason: as in :class:`~rxflow.llm.source.Ending`; None until the provider reports it.
@@ -90,7 +90,7 @@ class Wire(ABC):
         is_empty: True until the first event arrives.
         usage: the usage that the provider reported; None until then.
         message: fields that must be sent back to the provider, see :class:`~rxflow.llm.source.Ending`.
-        response_id, response_model: the provider's id of the answer, and its name of the model that answered.
+        response_id, response_model: the id of the answer, and the name of the model, as the provider reports them.
     """
 
     may_go_on = False
@@ -110,7 +110,7 @@ class Wire(ABC):
         self._templates_left = _MAX_TEMPLATES
 
     def feed(self, block: bytes, batch: list[Delta]) -> None:
-        """Add the deltas that ``block`` completes to ``batch``. If an event is malformed, add the deltas before it.
+        """Add to ``batch`` the deltas that ``block`` completes. If an event is malformed, add those before it.
 
         Raises:
             MalformedEvent, OversizedEvent, ErrorEvent: see these classes.
@@ -129,7 +129,7 @@ class Wire(ABC):
     def read(self, event: dict[str, Any], batch: list[Delta]) -> None:
         """Add the deltas of one event to ``batch``.
 
-        For an AttributeError, TypeError or KeyError of this method, the caller raises :class:`MalformedEvent`.
+        If this method raises AttributeError, TypeError or KeyError, the caller raises :class:`MalformedEvent` instead.
         """
 
     def find_text(self, event: dict[str, Any]) -> str | None:
@@ -195,7 +195,7 @@ class Wire(ABC):
             batch.append(text)
 
     def close_texts(self, batch: list[Delta]) -> None:
-        """Add what is still held back to ``batch``. Called at ``[DONE]``, because there may be no finish reason."""
+        """Add to ``batch`` what is still held back. Also called at ``[DONE]``: there may be no finish reason."""
         self.replace_halves(batch)
 
     def replace_halves(self, batch: list[Delta]) -> None:
@@ -221,7 +221,7 @@ class TextTemplate:
     def learn(
         cls, data: bytes | bytearray, text: str, find_text: Callable[[dict[str, Any]], str | None]
     ) -> TextTemplate | None:
-        """Return a template from the event ``data`` with the text ``text``; None if its position is not certain."""
+        """Return a template from the event ``data``; None if the position of its text, ``text``, is not certain."""
         prefix, found, suffix = bytes(data).partition(b'"%s"' % text.encode())
         if not found:
             return None

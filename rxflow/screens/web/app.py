@@ -95,8 +95,8 @@ def create_app(
         flows: a flow class, or a mapping of names to flow classes. The page shows these names.
         runs: where the runs are kept; by default in memory.
         token: the secret that every request needs, as ``Authorization: Bearer …`` or as a cookie. Opening
-            ``/?token=…`` once sets the cookie. If None, only requests to this machine's own names are accepted, such as
-            ``localhost``.
+            ``/?token=…`` once sets the cookie. If None, only requests from this machine are accepted, and only if
+            they use a name of this machine, such as ``localhost``.
         allowed_origins: other origins whose pages may use the API, such as ``"https://example.org"``.
         limits: the limits of the server.
         when_unread: what happens to a run without readers; see :meth:`Runs.start`. By default it continues, and can be
@@ -104,7 +104,7 @@ def create_app(
 
     Raises:
         TypeError: ``flows`` are not flow classes.
-        ValueError: the ``token`` is too short or contains characters that headers cannot, or ``when_unread`` is wrong.
+        ValueError: ``token`` is too short or has characters that headers cannot contain, or ``when_unread`` is wrong.
     """
     named = _name_flows(flows)
     check_token(token)
@@ -362,10 +362,10 @@ def _inputs_of(name: str, flow: type[Flow[Any]]) -> Any:
 
 
 def _send_back(state: Any, field: str, value: Any) -> tuple[Any, Any]:
-    """Return a field's value as the page gets it, and as a new state has it after the page has sent it back."""
+    """Return a field's value as the page gets it, and the value that a new state gets when the page sends it back."""
 
     def through(given: Any) -> Any:
-        # "strings" writes infinity as "Infinity", which a field with a number accepts. It would not accept null.
+        # "strings" writes infinity as "Infinity", which a number field accepts. Such a field refuses null.
         return from_json(to_json(given, inf_nan_mode="strings"))
 
     if not isinstance(state, BaseModel):
@@ -413,7 +413,7 @@ def _explain(error: Exception) -> str:
 
 
 def _send_json(content: Any, status_code: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Respond with JSON. Starlette's JSONResponse would fail on infinity and on lone surrogates (half characters)."""
+    """Return a JSON response. Starlette's JSONResponse would fail on infinity and lone surrogates (half characters)."""
     return Response(write_json(content), status_code, headers, media_type="application/json")
 
 

@@ -18,7 +18,10 @@ with extra("web"):
     import uvicorn
 
 SHUTDOWN_S = 3
-"""How many seconds the server waits for open requests when it stops. Readers of a live run would not end by then."""
+"""How many seconds the server waits for open requests when it stops.
+
+The request of a reader may stay open as long as the run is live, so the wait must be limited.
+"""
 
 
 def serve(
@@ -35,7 +38,7 @@ def serve(
 ) -> None:
     """Serve ``flows`` until Ctrl-C. :func:`create_app` describes the arguments that are not listed here.
 
-    When the server stops, live runs are cancelled. If you pass ``runs``, these runs continue until you close ``runs``.
+    When the server stops, live runs are cancelled. But if you pass ``runs``, they continue until you close ``runs``.
 
     Args:
         host: the address to listen on.
@@ -45,7 +48,7 @@ def serve(
 
     Raises:
         TypeError: ``flows`` are not flow classes.
-        ValueError: the ``token`` is too short or contains characters that headers cannot, or ``when_unread`` is wrong.
+        ValueError: ``token`` is too short or has characters that headers cannot contain, or ``when_unread`` is wrong.
         OSError: the port is in use, or may not be used.
     """
     if host not in LOOPBACK and token is None:
@@ -83,9 +86,9 @@ def _listen(host: str, port: int) -> socket.socket:
 def _limit_unread(listening: socket.socket, seconds: float) -> None:
     """Let the kernel close connections to clients that read nothing for ``seconds``.
 
-    uvicorn alone would close such a connection only after sending everything that waits for the client. The option is
-    set on the listening socket, and its connections inherit it. Only Linux has this option. On other systems, the
-    connection stays open until the client leaves.
+    uvicorn alone would close such a connection only after sending everything that waits for the client. The option
+    ``TCP_USER_TIMEOUT`` is set on the listening socket, and its connections inherit the option. On systems without this
+    option, the connection stays open until the client leaves.
     """
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * seconds))

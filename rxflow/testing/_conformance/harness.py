@@ -31,7 +31,7 @@ class ConformanceError(AssertionError):
         self.seen = seen
 
 
-_LINGERING = 0.02  # how many seconds a lingering witness stays in its first signal
+_LINGERING = 0.02  # seconds that a lingering witness stays in its first signal, unless another signal overlaps it
 
 
 def _nothing(*_: object) -> None:
@@ -63,7 +63,7 @@ class Witness(ObserverBase[Any]):
 
     @property
     def terminals(self) -> int:
-        """The number of terminal signals: one, if the rules are kept."""
+        """The number of terminal signals. More than one breaks the rules."""
         return len(self.errors) + self.completions
 
     @property
@@ -147,7 +147,7 @@ def shortly(items: list[Any]) -> str:
 
 
 SIGNAL_TIMEOUT_S = 2.0  # real seconds after which an expected signal counts as missing
-_THREAD_END_S = 0.2  # real seconds that threads have to end
+_THREAD_END_S = 0.2  # real seconds to wait until threads have ended
 _VIRTUAL_TIMEOUT_S = 600.0  # virtual seconds after which an expected signal counts as missing
 DISPOSAL_LIMIT_S = 1.0  # seconds of real time that a disposal may take, with room for a busy machine
 
@@ -175,7 +175,7 @@ class Case:
         return LoopScheduler(asyncio.get_running_loop())
 
     async def settle(self) -> None:
-        """Wait for the settling time, in which the subject's timers fire."""
+        """Wait for the settling time, so that the subject's timers can fire."""
         await asyncio.sleep(self._settling)
 
     async def wait_for_end(self, witness: Witness) -> None:
@@ -184,7 +184,10 @@ class Case:
             raise self.broken(f"no end came; it emitted {witness.signals_text}")
 
     async def wait_until(self, witness: Witness, enough: Callable[[], bool]) -> bool:
-        """Wait until ``enough()`` returns True, which is checked after each signal. Return False if it never does."""
+        """Wait until ``enough()`` returns True, and return True. Return False if that takes too long.
+
+        ``enough`` is called at once, and after each signal.
+        """
         came = asyncio.Event()
         loop = asyncio.get_running_loop()
 
@@ -200,7 +203,7 @@ class Case:
                 await came.wait()
         except TimeoutError:
             if not self._real_time and not self._threads.issuperset(threading.enumerate()):
-                await _in_real_time(came)  # other threads need real time, which virtual time does not give them
+                await _in_real_time(came)  # threads that may still send a signal need real time
         return enough()
 
     def dispose_elsewhere(self, subscription: DisposableBase) -> None:
@@ -341,7 +344,10 @@ class Strand:
         return self.is_ended or self.is_disposed
 
     def say(self, items: Iterable[Any]) -> None:
-        """Emit ``items`` one after the other. Emit nothing after the end, or after a disposal if not stubborn."""
+        """Emit ``items`` one after the other. Nothing is emitted after the end.
+
+        After a disposal, only a stubborn strand emits.
+        """
         for item in items:
             observer = self._observer
             if observer is None:

@@ -28,7 +28,7 @@ Operator = Callable[[Observable[Any]], Observable[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declared:
-    """What a test declares about its operator; see :func:`check_operator`. Rules do not report declared properties."""
+    """What a test declares about its operator; see :func:`check_operator`. A declared property breaks no rule."""
 
     items: Sequence[Any]
     key: Callable[[Any], object]
