@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line. If a package that it needs is missing, print which extra installs the package, and exit."""
+    """Run the command line. If a package is missing, print the name of the extra that contains it, and exit."""
     try:
         from rxflow.cli import app  # imported here, so that the errors of the import are handled below
     except ModuleNotFoundError as error:

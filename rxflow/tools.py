@@ -419,7 +419,7 @@ def read_arguments(schema: type[BaseModel], text: str) -> dict[str, Any]:
     Raises pydantic's ValidationError if they do not fit.
     """
     model = _read_model(schema, text)
-    # Return only arguments that the model gave, so that the function's own defaults apply to the others.
+    # Return only the arguments in the text. The function's own defaults then apply to the others.
     return {name: getattr(model, name) for name in type(model).model_fields if name in model.model_fields_set}
 
 

@@ -231,9 +231,8 @@ class EventStream(Observable[T], Generic[T]):
             if self._enter is not None:
                 scope = self._enter(scope)
             if self._is_part:
-                return self._apply_operators(
-                    for_code_of(leaf, _defer(origin, scope), scope) if hears_users else origin(scope)
-                )
+                part = for_code_of(leaf, _defer(origin, scope), scope) if hears_users else origin(scope)
+                return self._apply_operators(part)
             border = Border(scope if leaf is None else scope.of_private_run())
             enter(border)
             events = border.guard(origin)
@@ -326,7 +325,9 @@ def everything(events: Observable[T]) -> Observable[T]:
 
 
 def chunks(events: Observable[Event]) -> Observable[StreamChunk]:
-    """Select the StreamChunks from ``events``. The result ends when the run ends. ::
+    """Select the StreamChunks from ``events``.
+
+    The result ends when the run ends. ::
 
         events    S--a--b--R--c--F|
         chunks    ---a--b-----c---|

@@ -404,8 +404,8 @@ class Span:
 class Row:
     """A line of the tree.
 
-    ``guides`` are the characters in front of the label that draw the branches of the tree. ``folded`` is the number of
-    hidden rows below this row.
+    ``guides`` draw the branches of the tree, in front of the label. ``folded`` is the number of hidden rows below this
+    row.
     """
 
     span: Span

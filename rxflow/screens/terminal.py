@@ -123,7 +123,8 @@ class Dashboard:
         console: a console of rich; by default one on standard output.
         plain: print lines even in a terminal.
         methods: the names of the flow's methods. These methods are shown even before they start.
-        summary: print the tree, the figures and the result at the end. Plain lines always end with a line of figures.
+        summary: print the tree, the figures and the result at the end. It has no effect on plain lines, whose last line
+            always has the figures.
         tree: the state that the screen draws; by default a new one with ``methods``.
     """
 
