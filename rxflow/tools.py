@@ -185,7 +185,7 @@ class BaseTool(BaseModel, ABC):
         return await self.arun(**_as_arguments(input))
 
     def format_output_for_agent(self, raw_result: Any) -> str:
-        """Return the result as text for the model. Override this to change the text.
+        """Return the result as text for the model. A subclass may override this to change the text.
 
         A result that does not fit ``result_schema`` is converted with ``str``, and a RuntimeWarning is issued.
         """
@@ -214,8 +214,8 @@ class BaseTool(BaseModel, ABC):
     def claim(self, *, is_async: bool = True) -> _Function:
         """Count one use, and return the function that does the work. Raises ToolUsageLimit if no use is left.
 
-        The function is a coroutine function, or a sync function, which should run in a worker thread. A sync function
-        may return a coroutine, which the caller must await.
+        The function is a coroutine function or a sync function. A sync function should run in a worker thread. It may
+        return a coroutine, which the caller must await.
         """
         with _counting:
             if self.is_used_up:
@@ -353,7 +353,7 @@ async def _finish(result: Any) -> Any:
 
 
 async def call_from_async(call: Callable[[], Any], *, is_async: bool) -> Any:
-    """Await ``call()`` if ``is_async``. Otherwise run it in a worker thread, for which a cancellation does not wait."""
+    """Await ``call()`` if ``is_async``. Otherwise run it in a worker thread. A cancellation does not wait for it."""
     if is_async:
         return await call()
     result = await off_the_loop(call)
@@ -428,7 +428,7 @@ def _read_model(schema: type[BaseModel], text: str) -> BaseModel:
 
 
 def function_name(name: str) -> str:
-    """Return ``name`` as providers accept it: at most 64 letters, digits, ``_`` and ``-``. Others become ``_``."""
+    """Return ``name`` as providers accept it: at most 64 letters, digits, ``_`` and ``-``. The rest becomes ``_``."""
     return "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in name)[:64]
 
 

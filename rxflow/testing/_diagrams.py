@@ -106,7 +106,7 @@ class Span:
 
 
 def tidy(milliseconds: Ms) -> Ms:
-    """Round a time to the nanosecond, which removes rounding errors of floats. Return an int if the result is whole."""
+    """Round a time to the nanosecond, to remove rounding errors of floats. Return an int if the result is whole."""
     rounded = round(float(milliseconds), 6)
     return int(rounded) if rounded.is_integer() else rounded
 
@@ -195,7 +195,7 @@ class _Placed:
 
 
 def _frames(diagram: str) -> Iterator[_Token]:
-    """Yield the tokens of a diagram. Each character is one token, except in times such as "59s"."""
+    """Yield the tokens of a diagram: times such as "59s", and all other characters except spaces."""
     at = 0
     while at < len(diagram):
         char = diagram[at]

@@ -72,7 +72,7 @@ def show_value(value: Any) -> str:
 
 
 def duration(milliseconds: Ms | Decimal) -> str:
-    """Return a duration as text, as diagrams have it: 1500 becomes "1.5s"."""
+    """Return a duration in the notation of diagrams: 1500 becomes "1.5s"."""
     time = Decimal(str(milliseconds))
     for unit, size in _UNITS:
         if time >= size and (time / size * 1000) % 1 == 0:
@@ -177,8 +177,8 @@ def _mark(time: Ms, texts: Sequence[str]) -> _Mark:
 def _align(rows: Sequence[Sequence[_Mark]]) -> tuple[str, ...]:
     """Draw rows to the same scale.
 
-    In periods without marks in any row, all rows get the same gap. In other periods, the rows are padded to the width
-    of the widest row.
+    In periods without marks in any row, all rows get a gap of the same width. In other periods, the rows are padded to
+    the width of the widest row.
     """
     drawn = [""] * len(rows)
     now = Decimal(0)
@@ -316,8 +316,8 @@ class Tape(NamedTuple):
     def as_test(self, name: str = "the recorded run") -> str:
         """Return the code of a test that plays the recording and expects the recorded signals.
 
-        The test is a start: add your operators to its source, and adapt what it expects. Text chunks are written as
-        strings.
+        The test is a starting point: its source has no operators yet, and the test expects what the source plays.
+        Text chunks are written as strings.
         """
         values = "".join(f"        {key!r}: {_write_value(value)},\n" for key, value in self.values.items())
         error = f", {self.error!r}" if self.error is not None else ""
@@ -338,8 +338,8 @@ def cassette(path: AnyPath, *kinds: type[Any]) -> Tape:
         marbles.expect(from_cassette("support.cassette").pipe(ops.text())).to_be(*tape)
 
     Times are in whole milliseconds. In the diagram, an item takes one millisecond, and a group takes one for each of
-    its characters. If the next item was recorded sooner, that item is later in the diagram than in the recording. So
-    the last line above needs a recording in virtual time, with enough time between the chunks.
+    its characters. An item that was recorded within that time of the previous one is later in the diagram than in the
+    recording. So the last line above needs a recording in virtual time, with enough time between the chunks.
 
     Args:
         path: the file.

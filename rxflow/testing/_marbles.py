@@ -62,7 +62,7 @@ class MarbleSource(Observable[Any]):
         self._is_noting = True
 
     def note_no_more(self) -> None:
-        """Record no more disposals. Called when a play ends, so subscriptions that are open then get no end."""
+        """Record no more disposals. Called when a play ends. Subscriptions that are still open then have no end."""
         self._is_noting = False
 
     def _listen(self, observer: ObserverBase[Any], loop: VirtualLoop) -> DisposableBase:
@@ -181,7 +181,7 @@ class Recording:
     def end(self, *, is_cut: bool, left: str) -> None:
         """End the recording. ``is_cut`` is True if timers were still running. ``left`` describes what still waits.
 
-        Both are kept only if the stream has not ended, and no end was set for its subscription.
+        Both arguments are ignored if the stream has ended, or if an end was set for its subscription.
         """
         if not self._is_over:
             self.is_cut = is_cut
@@ -254,10 +254,10 @@ class Marbles:
     def expect(
         self, observable: ObservableBase[Any], subscription: str | None = None, *, until: float | None = None
     ) -> Expectation:
-        """Return an expectation about ``observable``. Call its ``to_be()`` or ``to_say()`` to compare the output.
+        """Return an expectation about ``observable``. Its ``to_be()`` and ``to_say()`` compare the output.
 
-        ``subscription`` is a diagram of the start and end of the subscription, such as ``"^---!"``. Instead of an end
-        in the diagram, you can give ``until``, in seconds.
+        ``subscription`` is a diagram of the start and end of the subscription, such as ``"^---!"``. ``until`` sets
+        the end, in virtual seconds, if the diagram does not.
         """
         if not isinstance(observable, ObservableBase):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(
@@ -286,7 +286,7 @@ class Marbles:
         return lambda request: next(sources, rx.empty())
 
     def expect_subscriptions(self, source: MarbleSource) -> SubscriptionsExpectation:
-        """Return an expectation about the subscriptions to ``source``. Call its ``to_be()`` to compare them."""
+        """Return an expectation about the subscriptions to ``source``. Its ``to_be()`` compares them with diagrams."""
         expectation = SubscriptionsExpectation(self, source)
         self._subscriptions.append(expectation)
         return expectation
@@ -304,7 +304,7 @@ class Marbles:
         )
 
     def close(self) -> None:
-        """End the test. Raises AssertionError if an expectation was never compared."""
+        """Check the expectations. Raises AssertionError if one of them was never compared."""
         complaint = self.complaint()
         if complaint is not None:
             raise AssertionError(complaint)
@@ -312,7 +312,7 @@ class Marbles:
     def play(self) -> None:
         """Play all expectations that were not played yet.
 
-        Each comparison does this first. Call this method only to check side effects.
+        Each comparison does this first. A direct call is needed only to check side effects.
         """
         waiting, self._waiting = self._waiting, []
         if not waiting:
@@ -396,7 +396,7 @@ class SubscriptionsExpectation:
         self._source = source
 
     def to_be(self, *diagrams: str) -> None:
-        """Raise AssertionError unless the source had exactly these subscriptions; without diagrams, none."""
+        """Raise AssertionError unless the source had exactly these subscriptions. No diagrams mean no subscriptions."""
         self.is_compared = True
         expected = [parse_subscription(diagram) for diagram in diagrams]
         self._marbles.play()

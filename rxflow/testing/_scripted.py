@@ -143,8 +143,8 @@ class Moment:
 class Line:
     """One parsed turn.
 
-    ``ends_at`` is in seconds after the subscription; None if the turn has no end. ``shown`` is the turn as text, for
-    error messages.
+    ``ends_at`` is the time of the completion, in seconds after the subscription; None for a script without ``|``.
+    ``shown`` is the turn as text, for error messages.
     """
 
     shown: str
@@ -240,9 +240,10 @@ class ScriptedLLM(LLM):
         llm = ScriptedLLM("a--b--#", values={"a": "Good ", "b": thinking("Hm.")}, error=TimeoutError("no more"))
 
     A string is a script. Each of its characters takes one millisecond of the running loop, in real or virtual time.
-    ``-`` lets time pass, ``|`` ends the answer, and ``#`` raises ``error``. The characters in between are names. For a
-    name, the model emits what ``values`` has for it. Other names are emitted as text. A script without ``|`` or ``#``
-    stays open until the call is cancelled. :mod:`rxflow.testing._diagrams` describes groups and longer durations.
+    ``-`` lets time pass, ``|`` ends the answer, and ``#`` raises ``error``. Consecutive other characters are one
+    name. The model emits what ``values`` has for the name, or otherwise the name itself as text. A script without ``|``
+    or ``#`` stays open until the call is cancelled. :mod:`rxflow.testing._diagrams` describes groups and longer
+    durations.
 
     A turn can also be a value, which is emitted at once: ``tool_call(…)``, ``thinking(…)``, an exception, or a list of
     several things. A string in a list is text, not a script.

@@ -71,7 +71,7 @@ def find_frames(task: asyncio.Task[Any]) -> Iterator[FrameType]:
         elif isinstance(at, asyncio.Future):
             return
         else:
-            # For example, a step of an async generator. Only the garbage collector knows the generator of the step.
+            # ``at`` is, for example, a step of an async generator. The garbage collector knows the generator.
             at = next(filter(_is_suspended, gc.get_referents(at)), None)
 
 

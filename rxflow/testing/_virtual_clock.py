@@ -35,7 +35,7 @@ class VirtualClock:
     that the program itself starts, all waits take real time. A run begins at the time at which the previous run ended.
 
     Args:
-        watchdog_s: if the thread of a method or tool has not moved for this many real seconds, Deadlock is raised too.
+        watchdog_s: if the thread of a method or tool makes no progress for this many real seconds, Deadlock is raised.
             Such a thread may wait for something that the clock cannot see: a ``threading.Lock``, for example, or a
             socket.
     """

@@ -152,7 +152,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     Deadlock if a worker, a thread that works for the loop, does not move for ``watchdog_s`` real seconds.
 
     If ``is_patient``, other threads may wake the loop. It then raises Deadlock only while a thread waits for the events
-    of a run on this loop. ``blocked`` is the loop of that thread, if any. Its clock follows the clock of this loop.
+    of a run on this loop. ``blocked`` is the loop of that thread, if any. The clock of ``blocked`` follows the clock of
+    this loop.
     """
 
     def __init__(
@@ -334,7 +335,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[*_Args], _T], *args: *_Args
     ) -> asyncio.Future[_T]:
-        """Run ``func`` in a thread. Time stands still until ``func`` is done."""
+        """Run ``func`` in a thread. Time stands still while ``func`` works; it may pass while ``func`` waits."""
         if executor is None:
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(thread_name_prefix="asyncio")

@@ -46,7 +46,7 @@ class Workers:
     """The :class:`~rxflow._hooks.ThreadCount` of one loop.
 
     Threads that a user's code starts are not counted. If such a thread has a copy of a method's context and waits for
-    the run, the method counts as waiting. It probably waits for the thread, and time would otherwise never pass.
+    the run, the method counts as waiting. The method probably waits for the thread, so time would otherwise never pass.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -54,8 +54,8 @@ class Workers:
         self.lock = threading.Lock()
         self.busy: set[_Worker] = set()
         self.waiting: set[_Worker] = set()
-        self.idents: dict[_Worker, int] = {}  # by worker: the id of the thread that does the work
-        self.waits: dict[Wait, int] = {}  # by wait: the id of the thread that waits
+        self.idents: dict[_Worker, int] = {}  # maps a worker to the id of the thread that does the work
+        self.waits: dict[Wait, int] = {}  # maps a wait to the id of the thread that waits
         self.anyio_pauses = 0
         self.anyio_waits = 0
         self._pools: dict[Executor, _Pool] = {}
@@ -92,7 +92,7 @@ class Workers:
         return reader
 
     def pause(self) -> _Pause | None:
-        """Create a wait of the calling thread for the loop. Return None if the thread does not work for the loop."""
+        """Create a wait of this thread for the loop; None if neither the thread nor its context belongs to the loop."""
         if _here.worker is not None:
             return _here.worker.pause() if _here.worker.workers is self else None
         loop = _get_loop_of_anyio_worker()
@@ -160,7 +160,7 @@ class _Pool:
 
 
 class _Worker:
-    """The work of one thread for the loop, or its reading of a run."""
+    """The work of one thread for the loop, or a reader; see :meth:`Workers.reader`."""
 
     def __init__(self, workers: Workers, pool: _Pool | None = None) -> None:
         self.workers = workers
@@ -331,9 +331,9 @@ _WAIT_CODE = threading.Condition.wait.__code__
 _SELECT_CODE = selectors.DefaultSelector.select.__code__
 _POOL_CODE: CodeType = concurrent.futures.thread._worker.__code__  # pyright: ignore[reportPrivateUsage]
 _first_positions: dict[int, tuple[CodeType, int]] = {}
-"""By thread id: the code and the instruction at which :func:`note_first_positions` found the thread."""
+"""Maps the id of a thread to the code and the instruction at which :func:`note_first_positions` found the thread."""
 _joins: dict[int, threading.Thread] = {}
-"""By the id of a helper thread: the thread for whose end the helper waits."""
+"""Maps the id of a helper thread to the thread for whose end the helper waits."""
 
 
 def note_first_positions() -> None:
@@ -414,7 +414,7 @@ def watch_callback(callback: Callable[..., object], new_pause: Callable[[], Paus
     """If ``asyncio.run_coroutine_threadsafe`` has scheduled ``callback``, count waits for that function's future.
 
     A thread that waits for the future waits for the loop. ``new_pause`` creates the wait when it begins. Before that,
-    the thread counts as working. It may never wait.
+    the thread counts as working, because it may never wait.
     """
     if isinstance(callback, FunctionType) and callback.__qualname__ == _CALLBACK and callback.__closure__ is not None:
         held: dict[str, Any] = dict(zip(callback.__code__.co_freevars, callback.__closure__, strict=True))

@@ -1,6 +1,6 @@
 """Checks that a test leaves nothing behind: no active run, thread or task, no unused turn of a script, no open probe.
 
-During a test, the pytest plugin collects what has to be checked. It checks this after the test. Outside of a test,
+During a test, the pytest plugin collects the objects to check. It checks them after the test. Outside of a test,
 nothing is collected.
 """
 
@@ -45,11 +45,11 @@ class Dues:
         self._all: list[tuple[After, Due]] = []
 
     def add(self, due: Due, after: After) -> None:
-        """Add an object to check at the moment ``after``."""
+        """Add an object to check. ``after`` is the moment of the check."""
         self._all.append((after, due))
 
     def complaints(self, after: After) -> Iterator[str]:
-        """Check the objects for the moment ``after``, and yield a description of each problem."""
+        """Check the objects that were added with this ``after``, and yield a description of each problem."""
         for when, due in self._all:
             complaint = due.complaint() if when == after else None
             if complaint is not None:
@@ -104,7 +104,7 @@ class Begun:
 class Runs(deque[Begun]):
     """The runs that started inside :func:`watching_runs`.
 
-    ``before`` holds threads of runs that already existed then. They are leaks of earlier tests.
+    ``before`` holds the threads that earlier tests left behind.
     """
 
     def __init__(self) -> None:
@@ -140,7 +140,7 @@ def watching_runs() -> Generator[Runs]:
 def assert_nothing_is_left(runs: Runs | None = None) -> None:
     """Raise AssertionError if a run, a thread or a task of rxflow is still active after a short time.
 
-    Runs that live on the program's own loops are found only if ``runs`` contains them.
+    Runs on the program's own loops are found only if ``runs`` contains them.
     """
     complaint = complaint_about(runs)
     if complaint is not None:
@@ -237,7 +237,7 @@ def _tasks_left() -> list[str]:
     left: list[str] = []
 
     async def look() -> None:
-        # Runs on the I/O loop, so that callbacks that were scheduled earlier, such as cancellations, run first.
+        # This runs on the I/O loop. So callbacks that were scheduled earlier, such as cancellations, run first.
         tasks = await _pending({task for task in asyncio.all_tasks() if _is_ours(task)})
         left.extend(f"a task on the I/O loop: {task}" for task in tasks)
 

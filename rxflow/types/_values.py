@@ -159,7 +159,8 @@ def describe_error(error: BaseException) -> dict[str, Json]:
 def restore_error(described: Mapping[str, Json]) -> Exception:
     """Restore an error from what :func:`describe_error` returned.
 
-    Return a :class:`RecordedError` if the class is not one of Python's or rxflow's, or if the message would differ.
+    Return a :class:`RecordedError` if the class is not one of Python's or rxflow's, or if the class cannot
+    create an error with this message.
     """
     name, message = str(described["type"]), str(described["message"])
     kind = _find_error_class(name)
@@ -262,8 +263,8 @@ def _container_to_json(value: Any, parents: tuple[int, ...]) -> Json:
 def _key_to_json(key: Any, parents: tuple[int, ...]) -> Json:
     """Return a dict's key or a set's item as JSON.
 
-    A key that could not be hashed after it was restored is written as a description. An example is an object of a
-    hashable subclass of dict, which would be restored as a plain dict.
+    A key is written as a description if its restored value would not be hashable. An example is an object of a hashable
+    subclass of dict: it would be restored as a plain dict.
     """
     written = to_json_value(key, parents)
     if type(written) in (dict, list) and type(key) not in _TEXT_FORMS:

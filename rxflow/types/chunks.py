@@ -42,7 +42,7 @@ class StreamChunk(BaseModel):
     Attributes:
         content: the new text; for a tool call, the new piece of its arguments.
         seq: the number of the chunk among all events of its run, from 0.
-        at: when the chunk arrived, in seconds since the epoch. With virtual time, in seconds of the virtual clock.
+        at: when the chunk arrived, in seconds since the epoch; with virtual time, in seconds of the virtual clock.
         attempt: how many attempts were made before the one that emitted the chunk. A new attempt begins when the answer
             to a task is rejected, and when an operator such as ``retry_stream`` starts a stream again.
         namespace: the names of the surrounding flows, methods, crews and tasks, outermost first.
@@ -189,7 +189,7 @@ class Happened:
     Attributes:
         origin: where the event happened.
         seq: the number of the event in its run, from 0 and without gaps; -1 until the event has left the run.
-        at: when the event happened, in seconds since the epoch. With virtual time, in seconds of the virtual clock.
+        at: when the event happened, in seconds since the epoch; with virtual time, in seconds of the virtual clock.
         replayed: whether the event repeats one that the run emitted before it was resumed.
     """
 
@@ -214,7 +214,7 @@ class CompletedToolCall(Happened):
 
     ``written`` is the JSON text as the model wrote it. ``arguments`` holds the values from the text, validated if the
     tool is known. If the text is not a JSON object, or the values are not valid, ``arguments`` is empty, and ``error``
-    is the reason. For values that are not valid, it is pydantic's ValidationError.
+    is the reason. If only the values are not valid, ``error`` is pydantic's ValidationError.
     """
 
     tool_id: str
@@ -228,8 +228,8 @@ class PackedChunks:
     """A block of items in which the chunks are stored as columns, to save memory.
 
     The texts of all chunks are one string. A label that all chunks have in common is stored once. A chunk takes about
-    30 bytes instead of 400, and 8 more for each label that differs within the block. It has no objects that the garbage
-    collector must visit. Items that are not chunks are stored unchanged.
+    30 bytes instead of 400, and 8 more for each label that differs within the block. A packed chunk has no objects that
+    the garbage collector must visit. Items that are not chunks are stored unchanged.
     """
 
     __slots__ = ("_ats", "_columns", "_contents", "_fields", "_lengths", "_others", "_seqs", "_template")
@@ -329,7 +329,7 @@ def find_one_origin(items: Sequence[object]) -> list[dict[str, Any]] | None:
 
 
 def find_labels(chunk: StreamChunk) -> tuple[Any, ...]:
-    """Return a key for the labels of a chunk, which are all its fields except text, number and time.
+    """Return a key for the labels of a chunk. All fields except text, number and time are labels.
 
     Two keys are equal only if all labels are equal. A key is valid as long as the chunk exists.
 

@@ -76,8 +76,8 @@ class CodecError(ValueError):
 class RecordedEvent(Happened):
     """An event whose class is not loaded here.
 
-    ``kind`` is the name of the event's class, as "module:Class". ``data`` holds the fields of the event that
-    RecordedEvent does not have itself.
+    ``kind`` is the name of the event's class, as "module:Class". ``data`` holds the fields of the event
+    except ``origin``, ``seq``, ``at`` and ``replayed``.
     """
 
     kind: str

@@ -294,8 +294,8 @@ class LLMFinished(Finished):
 class LLMFailed(Failed):
     """An LLM call ended with an error. ``text`` is the text that had arrived.
 
-    If a part of the answer had arrived, the provider bills that part, and ``usage`` is an estimate unless the provider
-    reported it. If nothing had arrived, the numbers in ``usage`` are None.
+    If a part of the answer had arrived, the provider bills that part. ``usage`` is then an estimate, unless the
+    provider reported it. If nothing had arrived, the numbers in ``usage`` are None.
     """
 
     text: str = ""
@@ -308,7 +308,7 @@ class LLMCancelled(Cancelled):
     """An LLM call was stopped. ``text`` is the text that had arrived.
 
     The provider bills what it has generated. ``usage`` and ``cost`` are estimates, unless the provider reported them.
-    If no request was open at that moment, they are unknown.
+    If no request was open when the call was stopped, both are unknown.
     """
 
     text: str = ""
@@ -320,12 +320,12 @@ class LLMCancelled(Cancelled):
 class Retracted(Happened):
     """Chunks that were shown are void, because a new attempt or another stream follows.
 
-    This event is emitted if a guardrail, the output type or a person rejects an answer, by ``retry_stream`` and
-    ``fallback_to``, and when a run is resumed or begins again.
+    This event is emitted if a guardrail, the output type or a person rejects an answer, and when a run is resumed or
+    begins again. ``retry_stream`` and ``fallback_to`` emit it too.
 
-    Remove the chunks within ``origin`` whose ``attempt`` is one of ``attempts``; see :meth:`covers`. If ``span_ids`` is
-    not empty, remove only chunks of these spans, because another run of the same crew may emit chunks at the same time.
-    ``error`` ended the attempts. ``llm_call_ids`` are the ids of the calls that emitted the chunks. ::
+    The void chunks are those within ``origin`` whose ``attempt`` is one of ``attempts``; see :meth:`covers`. If
+    ``span_ids`` is not empty, only chunks of these spans are void, because another run of the same crew may emit chunks
+    at the same time. ``error`` ended the attempts. ``llm_call_ids`` are the ids of the calls with void chunks. ::
 
         shown = [chunk for chunk in shown if not retracted.covers(chunk)]
     """

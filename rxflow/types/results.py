@@ -98,7 +98,7 @@ class _Result(BaseModel):  # noqa: PLW1641 - it can be changed, so it has no has
 
     A result can be written as JSON and read again. In the JSON, ``pydantic_model`` names the class of ``pydantic``, as
     "module:Class". The module of that class must be imported before the JSON is read. If a class cannot be found by its
-    name, for example because a function defines it, give it to ``model_validate_json``::
+    name, for example because a function defines it, pass the class to ``model_validate_json``::
 
         CrewOutput.model_validate_json(text, context={"models": [Report]})
     """
@@ -224,7 +224,7 @@ class CrewOutput(_Result):
 
     @property
     def json(self) -> str:  # type: ignore[override]
-        """The answer as JSON text. Raises ValueError if the task that gave it has no ``output_json``."""
+        """The answer as JSON text. Raises ValueError if the task that gave the answer has no ``output_json``."""
         answers = [output for output in self.tasks_output if output.raw]
         return _json_text(self, answers[-1].output_format if answers else OutputFormat.RAW)
 
