@@ -154,8 +154,9 @@ _SECRET_SHAPES = [
     rb"A[KS]IA[A-Z0-9]{16}",
     rb"eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+",  # JSON Web Tokens
 ]
-# The lookahead for the first letter halves the time. A key begins at the start of a word, or directly after a JSON
-# escape such as \n or \u00e9. The escape ends in a letter or digit, so no word starts after it.
+# The lookahead for the first letter halves the time of the search. A key begins at the start of a word, or directly
+# after a JSON escape such as \n or \u00e9. For a pattern, an escape and the key after it are one word, so escapes have
+# cases of their own.
 _SECRET = re.compile(
     rb"(?=[sprghxAe])(?:(?<!\w)|(?<=\\[bfnrt])|(?<=\\u[0-9A-Fa-f]{4}))(?:%s)" % b"|".join(_SECRET_SHAPES)
 )

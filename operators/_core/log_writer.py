@@ -244,7 +244,10 @@ class LogWriter(ObserverBase[Event]):
     def _follow_spans(
         self, close: Callable[[Started, str], Event], batch: Sequence[Event], end: End | None
     ) -> Sequence[Event]:
-        """Record which spans are open. If ``end`` is given, add the events that close these spans, innermost first."""
+        """Record which spans are open after ``batch``, and return the events to write.
+
+        With ``end``, the events that close the open spans follow ``batch``, innermost first.
+        """
         parts = batch.parts if isinstance(batch, Batch) else batch
         for part in parts:
             if type(part) is not StreamChunk:  # most parts are chunks, which neither begin nor end spans

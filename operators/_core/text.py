@@ -325,7 +325,10 @@ class PartialPattern:
         return cast("re.Match[str] | None", match)
 
     def find_uncertain(self, text: str, start: int) -> int:
-        """Return the first index from ``start`` on at which a match is not yet certain; ``len(text)`` if all are."""
+        """Return the first index from ``start`` on at which a match may begin that is not yet certain.
+
+        If all matches are certain, return ``len(text)``.
+        """
         found = self._twin.search(text, start, partial=True)
         index = len(text) if found is None else found.start()
         if self._sees_the_end and len(text) > start:

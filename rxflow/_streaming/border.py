@@ -245,7 +245,7 @@ class Passage(Holder, ObserverBase[Event]):
 
     def close_spans(self, reason: str) -> list[Event]:
         """Return the events that close the open spans; the caller emits them."""
-        # A span whose first event has no number was never shown, because a race dropped the event.
+        # If the operator race() dropped the first event of a span, the event has no number. Nobody saw that span.
         shown = [span_id for span_id, started in self._open.items() if started.seq >= 0]
         closing = [self._border.stamp(self._close(span_id, reason)) for span_id in reversed(shown)]
         self._open.clear()

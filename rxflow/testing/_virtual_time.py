@@ -146,10 +146,11 @@ class Deadlock(RuntimeError):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """A loop whose time begins at ``start``, and passes only when nothing else can happen.
+    """A loop with virtual time, which begins at ``start``.
 
-    If there is no timer either, nothing can happen any more, and the loop raises :class:`Deadlock`. It also raises
-    Deadlock if a worker, a thread that works for the loop, does not move for ``watchdog_s`` real seconds.
+    When nothing else can happen, the time jumps to the next timer. If there is no timer, the loop raises
+    :class:`Deadlock`. It also raises Deadlock if a worker, which is a thread that works for the loop, makes no progress
+    for ``watchdog_s`` real seconds.
 
     If ``is_patient``, other threads may wake the loop. It then raises Deadlock only while a thread waits for the events
     of a run on this loop. ``blocked`` is the loop of that thread, if any. The clock of ``blocked`` follows the clock of

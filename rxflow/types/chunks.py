@@ -118,10 +118,12 @@ class StreamChunk(BaseModel):
 class Origin:
     """Where a chunk or an event comes from. Fields that do not apply are empty or 0.
 
-    ``namespace`` holds the names of the surrounding flows, methods, crews and tasks, outermost first. ``span_id`` is
-    the id of the span to which the chunk or event belongs: of a flow, method, crew, task, agent's attempt, tool call or
-    LLM call. ``parent_span_id`` is the id of the span around that span. ``run_id`` is the id of the run. If code in
-    another run started this run, ``parent_run_id`` is the id of that run.
+    ``namespace`` holds the names of the surrounding flows, methods, crews and tasks, outermost first.
+
+    ``span_id`` is the id of the span to which the chunk or event belongs. A span is a flow, a method, a crew, a task, an
+    agent, a tool call or an LLM call. ``parent_span_id`` is the id of the span around that span.
+
+    ``run_id`` is the id of the run. If code in another run started this run, ``parent_run_id`` is the id of that run.
     """
 
     flow_name: str = ""
