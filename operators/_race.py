@@ -111,7 +111,10 @@ class _Race:
         return item if self._border is None else self._border.admit(item)
 
     def declare_winner(self, runner: _Runner) -> None:
-        """Emit the held events, and dispose the other sources. ``runner`` has won."""
+        """End the race: ``runner`` has won.
+
+        Emit its held events, and those of the losers that may be shown. Then dispose the losers.
+        """
         self.winner = runner
         self._let_go()
         runners, self._runners = self._runners, []

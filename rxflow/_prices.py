@@ -106,7 +106,7 @@ def _fits(entry: Entry, model: str) -> bool:
     "bedrock_converse", "cohere_chat", "vertex_ai-language-models".
     """
     provider, separator, _ = model.partition("/")
-    # With the prefix openai/, programs also request models of other providers from gateways.
+    # Gateways serve models of many providers under the prefix openai/. So any provider fits.
     return not separator or provider == "openai" or str(entry.get("litellm_provider")).startswith(provider)
 
 

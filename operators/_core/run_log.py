@@ -230,10 +230,10 @@ class Lease:
 
 
 def has_lapsed(until: float, seconds: float, ago: float = 0) -> bool:
-    """Return whether a lease of ``seconds`` that ends at ``until`` lapsed at least ``ago`` seconds ago.
+    """Return whether a lease lapsed at least ``ago`` seconds ago. The lease lasts ``seconds``, and ends at ``until``.
 
-    The clock starts again at 0 when the machine restarts. So if ``until`` is later than the end of a lease that is
-    renewed now, the last renewal was before the restart. Such a lease counts as lapsed at the restart.
+    The clock starts again at 0 when the machine restarts. Without a restart, ``until`` is at most ``seconds`` from now.
+    If it is later, the machine has restarted since the last renewal, and the lease counts as lapsed at time 0.
     """
     now = time.monotonic()
     return until <= now - ago or (until > now + seconds and now >= ago)

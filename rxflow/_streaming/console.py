@@ -194,7 +194,7 @@ class _StandardError(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if logging.getLogger().handlers or len(logger.handlers) > 1:
-            return  # the program has configured logging since then, so another handler shows the record
+            return  # the program configured logging after this handler was added, so another handler shows the record
         try:
             sys.stderr.write(f"{self.format(record)}\n")
         except Exception:  # noqa: BLE001 - as logging's own handlers do

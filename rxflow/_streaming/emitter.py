@@ -1,8 +1,8 @@
-"""What the coroutine of a leaf uses to emit events, to run nested Observables and to call users' code.
+"""The emitter: what the coroutine of a leaf uses to emit events, to run nested Observables and to call users' code.
 
-An emitter is also *ambient* for users' code: it is in a context variable. A ``kickoff()`` or ``llm.call()`` inside a
-method, a tool or a callback finds the emitter there, and emits its own events into the same stream. ``rxflow.emit()``
-and ``rxflow.report_progress()`` use the context variable too.
+A context variable holds the emitter, so that users' code finds it. A ``kickoff()`` or ``llm.call()`` inside a method, a
+tool or a callback emits its events through this emitter, into the same stream. So do ``rxflow.emit()`` and
+``rxflow.report_progress()``.
 """
 
 from __future__ import annotations

@@ -370,9 +370,9 @@ def retract_all(past: Iterable[Event], error: Exception) -> e.Retracted:
 
 
 def drop_retracted(past: Iterable[Event]) -> list[Event]:
-    """Return the events since the run last started again from the beginning; all events if it never did.
+    """Return the events since the last restart of the run. If it never restarted, return all events.
 
-    Each such start emits the event of :func:`retract_all`, which is kept.
+    A restart emits the event that :func:`retract_all` returns. The event of the last restart is the first one here.
     """
     current: list[Event] = []
     for event in past:

@@ -411,7 +411,7 @@ class _RunsOnRay:
             async for kind, data in messages:
                 if kind == "begun":
                     writer = data
-                    with suppress(InvalidStateError):  # raised if ``begun`` was cancelled, which cancels ``call`` too
+                    with suppress(InvalidStateError):  # ``begun`` was cancelled already; its callback cancels ``call``
                         begun.set_result(run_id)
                 elif kind == "failed":
                     if writer is None:

@@ -275,7 +275,7 @@ async def _put_back_async(item: Any, rest: AsyncGenerator[Any, Any]) -> AsyncGen
 
 
 class _Merged:
-    """Emits the items of an Observable or a generator for a method, and collects the result of the method."""
+    """Emits the items of the Observable or generator that a method returned, and collects the method's result."""
 
     def __init__(self, emitter: Emitter) -> None:
         self._emitter = emitter

@@ -19,7 +19,7 @@ from rxflow.llm._wires.sse import MalformedEvent, Wire
 from rxflow.llm.source import Delta, UsageMetrics
 
 READ_TIMEOUT_S = 600.0
-HEADER_GRACE_S = 5.0  # how much longer the headers may take than the limits for connecting and for silence together
+HEADER_GRACE_S = 5.0  # the headers may take this much longer than the connect timeout and the read timeout together
 USAGE_TIMEOUT_S = 2.0  # how long the usage report may take after the finish reason
 LAST_BYTE_TIMEOUT_S = 0.2  # how long the end of the body may take after the last event
 MAX_ERROR_BYTES = 1 << 14  # how much of an error's body is read; _redaction cuts messages at 4,000 characters anyway

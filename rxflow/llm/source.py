@@ -97,7 +97,10 @@ class Request:
 
     @property
     def may_call_tools(self) -> bool:
-        """Whether the model may call tools. With ``tool_choice="none"``, the tools only explain earlier turns."""
+        """Whether the model may call tools. With ``tool_choice="none"``, it may not.
+
+        The tools are then sent only because earlier messages have tool calls.
+        """
         return bool(self.tools) and {**self.hints, **self.parameters}.get("tool_choice") != "none"
 
     @property

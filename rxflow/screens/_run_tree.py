@@ -68,7 +68,8 @@ class RunTree:
     def now(self) -> float:
         """The current time of the run. When all roots have ended or paused, this is the time of the last end or pause.
 
-        Times come from the events, so a recorded run has the times of its recording.
+        Until then, it is the time of the last event plus the real time since that event came. The times of events are
+        those of the recording, if the run was recorded.
         """
         ended = (span.ended_at for span in self.roots)
         if self.roots and all(at is not None for at in (span.ended_at for span in self.roots)):
@@ -214,7 +215,7 @@ class RunTree:
         return None
 
     def _forget(self, span: Span) -> None:
-        """Drop all spans below ``span``: they are from the previous round of a cycle. Their cost still counts."""
+        """Drop the spans below ``span``, and its old id: they are from the previous round. Their cost still counts."""
         for below in span.walk():
             self._spans.pop(below.span_id, None)
             self._lane_of.pop(below.span_id, None)

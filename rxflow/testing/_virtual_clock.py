@@ -30,9 +30,10 @@ class VirtualClock:
             for chunk in flow.kickoff():
                 print(clock.now, chunk)
 
-    In sync methods and tools, ``time.sleep`` takes virtual time. So do waits with a time limit for events, conditions,
-    semaphores, barriers, queues, futures and threads. A wait that nothing can end raises :class:`Deadlock`. In threads
-    that the program itself starts, all waits take real time. A run begins at the time at which the previous run ended.
+    In sync methods and tools, ``time.sleep`` takes virtual time. Waits with a timeout do too: for a
+    ``threading.Event``, a condition, a semaphore, a barrier, a queue, a future or a thread. A wait that nothing can end
+    raises :class:`Deadlock`. In threads that the program itself starts, all waits take real time. A run begins at the
+    time at which the previous run ended.
 
     Args:
         watchdog_s: if the thread of a method or tool makes no progress for this many real seconds, Deadlock is raised.

@@ -120,8 +120,8 @@ class Origin:
 
     ``namespace`` holds the names of the surrounding flows, methods, crews and tasks, outermost first.
 
-    ``span_id`` is the id of the span to which the chunk or event belongs. A span is a flow, a method, a crew, a task, an
-    agent, a tool call or an LLM call. ``parent_span_id`` is the id of the span around that span.
+    ``span_id`` is the id of the span to which the chunk or event belongs. A span is a flow, a method, a crew, a task,
+    an agent, a tool call or an LLM call. ``parent_span_id`` is the id of the span around that span.
 
     ``run_id`` is the id of the run. If code in another run started this run, ``parent_run_id`` is the id of that run.
     """

@@ -61,7 +61,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A box for each node, a route for each link, and for each link the box of its label, or None without a label."""
+    """A box for each node and a route for each link. Each link has a box for its label, or None without a label."""
 
     width: float
     height: float

@@ -206,7 +206,7 @@ class _Api:
     def _look_up_all(self) -> list[Head]:
         heads: list[Head] = []
         for run in self._runs.list():
-            with suppress(LookupError):  # forgotten after it was listed
+            with suppress(LookupError):  # the run was forgotten after list() returned it
                 heads.append(run.look_up())
         return heads
 
