@@ -36,8 +36,8 @@ def answer_with(who: Who) -> Callable[[Observable[T]], Observable[T]]:
     Args:
         who: a function, an Observable, an :class:`Inbox`, or a provider. A function gets the
             :class:`~rxflow.types.events.InputRequested`. It returns the answer, an Observable of the answer, or None to
-            leave the question to the next ``answer_with``. It may be async; a sync function runs in a worker thread. Of
-            an Observable, the first item after the question is the answer. An :class:`Inbox` holds questions for other
+            leave the question to the next ``answer_with``. It may be async; a sync function runs in a worker thread. An
+            Observable answers with its first item after the question. An :class:`Inbox` holds questions for other
             threads. A provider has CrewAI's form, with ``request_input`` or ``request_feedback``.
 
     Raises:

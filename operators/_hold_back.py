@@ -65,8 +65,8 @@ def hold_back(
 
     The guard is a function or a coroutine function that gets a text, and returns a verdict. By default, it judges the
     whole answer of a call as one text, and the whole reasoning as another text. If a tool call interrupts a text, the
-    parts before and after the tool call are judged separately. ``until`` is an operator, such as ``ops.sentences()`` or
-    ``ops.lines()``. With ``until``, the guard judges each piece into which this operator splits the texts.
+    parts before and after the tool call are judged separately. ``until`` is an operator that splits texts into pieces,
+    such as ``ops.sentences()`` or ``ops.lines()``. With ``until``, the guard judges each piece.
 
     The texts of one call are judged one after the other. While a verdict is open, everything that follows in the same
     call waits, so the order stays. Other calls continue. But an event outside of the calls, such as the end of a task,

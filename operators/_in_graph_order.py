@@ -82,7 +82,7 @@ class _Branch:
         self.namespace = namespace
         self.parent = parent
         self.held: deque[Any] = deque()
-        """The items of this branch and the branches inside it that wait, in order."""
+        """What waits in this branch, in order: its own items, and the branches inside it."""
         self.inner: _Branch | None = None
         self.is_live = False
         self.is_open = True
@@ -162,7 +162,10 @@ class _Order:
         return best
 
     def _find_task_branch(self, chunk: StreamChunk) -> _Branch:
-        """Return the branch of the chunk's task in a stream without events; for a chunk without labels, the root."""
+        """Return the branch of the chunk's task or method in a stream without events.
+
+        A chunk that names neither belongs to the branch of its call. If it names no call, it belongs to the root.
+        """
         key = (chunk.namespace, chunk.task_id) if chunk.namespace or chunk.task_id else get_span_id(chunk)
         if not key:
             return self._root

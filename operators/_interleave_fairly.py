@@ -100,7 +100,7 @@ class _Bursts:
                     return
                 gathered = self._calls.get(span_id)
                 if gathered is None:
-                    continue  # the observer of another chunk caused an event, which has released this chunk
+                    continue  # the observer's work on another chunk caused an event, which released these chunks
                 item = gathered.popleft()
                 if not gathered:
                     del self._calls[span_id]

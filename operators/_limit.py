@@ -1,4 +1,4 @@
-"""``limit_cost``, ``limit_tokens``: limits for what a stream spends, which is estimated while a model answers."""
+"""``limit_cost``, ``limit_tokens``: end a stream that spends too much. Spending is estimated while a model answers."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def limit_cost(
 
     The branch is the stream to which this operator is applied, for example the crew or call that a flow's method
     returns. With ``on_limit="complete"``, the result of the branch is the text so far. Everything outside of the branch
-    continues. A lane of ``by_task`` is not such a branch: ending the lane does not stop the task.
+    continues. Do not apply this operator to a lane of ``by_task``: ending the lane does not stop the task.
 
     The cost is estimated from the prompt and the output (text, reasoning, arguments of tool calls), with one token per
     four bytes. When a call ends, the provider's report replaces the estimate. If prices were given, they are applied
@@ -321,7 +321,7 @@ def limit_tokens(
 
     The branch is the stream to which this operator is applied, for example the crew or call that a flow's method
     returns. With ``on_limit="complete"``, the result of the branch is the text so far. Everything outside of the branch
-    continues. A lane of ``by_task`` is not such a branch: ending the lane does not stop the task.
+    continues. Do not apply this operator to a lane of ``by_task``: ending the lane does not stop the task.
 
     While a call streams, its output is counted: text, reasoning and arguments of tool calls, estimated as one token per
     four bytes. When the call ends, the tokens that its provider reports replace the estimate. They include the tokens

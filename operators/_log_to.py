@@ -32,8 +32,8 @@ def log_to(log: Log, run_id: str) -> Callable[[Observable[T]], Observable[T]]:
     The stream is unchanged. An event is passed on at once, so a subscriber may receive the event before it is written.
     The end of the stream is passed on after it was written. Code that must act only on written events reads
     :func:`from_log` instead. Events are written in batches. The first batch has the events of one step of the event
-    loop. Each later batch has the events that arrived while the batch before was written. The log of a run contains all
-    events, even if only chunks are selected.
+    loop. Each later batch has the events that arrived while the previous batch was written. The log of a run contains
+    all events, even if only chunks are selected.
 
     Args:
         log: a :class:`rxflow.runs.MemoryLog`, ``SQLiteLog`` or ``RedisLog``, or a log of your own.

@@ -54,8 +54,8 @@ def overflow(
 
     The source continues meanwhile. If an item arrives when ``limit`` items are waiting, ``policy`` decides:
 
-    - ``"coalesce"``: the waiting texts of each call are joined, so no text is lost. Texts of other calls may be between
-      them, but no other items. If nothing can be joined, more than ``limit`` items wait.
+    - ``"coalesce"``: the waiting texts of each call are joined, so no text is lost. Texts are joined across texts of
+      other calls, but not across other items. If nothing can be joined, more than ``limit`` items wait.
     - ``"latest"``: the oldest waiting text is dropped. If no text is waiting, more than ``limit`` items wait.
     - ``"wait"``: the emitting thread waits, and with it the whole run (back-pressure).
     - ``"error"``: the source is disposed. The reader gets the waiting items, and then :class:`SlowReaderError`.
@@ -144,14 +144,15 @@ class _Queue:
         self._changed = threading.Condition(self._lock)
         self._waiting: deque[Any] = deque()
         self._open: dict[Hashable, _Joined] = {}
-        """By call: the joined text that can still grow, because only joined texts of other calls wait behind it."""
+        """For each call, the joined text that can still grow: only joined texts of other calls wait behind it."""
         self._end: Callable[[ObserverBase[Any]], None] | None = None
         self._is_scheduled = False
         self._reading_thread: threading.Thread | None = None
 
     def on_next(self, item: Any) -> None:
         with self._lock:
-            # A source that emits inside subscribe() cannot be disposed until that returns, so items may follow the end.
+            # Items may follow the end: a source that emits inside subscribe() cannot be disposed until subscribe()
+            # returns.
             if self._end is not None:
                 return
             if len(self._waiting) < self._limit or self._makes_room(item):
@@ -185,7 +186,7 @@ class _Queue:
             self._read_soon(self._scheduler)
 
     def _schedule_once(self) -> bool:
-        """Return True if the caller must schedule the reader, which is neither scheduled nor disposed."""
+        """Return whether the caller must schedule the reader. If so, mark the reader as scheduled."""
         if self._is_scheduled or self._observer is None:
             return False
         self._is_scheduled = True
@@ -359,7 +360,7 @@ class _ReaderThread(EventLoopScheduler):
         super().__init__(lambda target: threading.Thread(target=target, name="rxflow reader", daemon=True))
 
     def dispose(self) -> None:
-        """End the thread. Schedule a no-op first: a thread that disposes its own scheduler waits for another action."""
+        """End the thread. Schedule a no-op first: a thread that disposes itself ends only after one more action."""
         if self._thread is not None and not self._is_disposed:
             self.schedule(_do_nothing)
         super().dispose()

@@ -178,8 +178,8 @@ class _Runner:
     def take_held(self) -> Sequence[tuple[int, object]]:
         """Return the held events, each with its position in the order of arrival. No event is held after this.
 
-        For a source that has lost, return nothing if some of its events may have been dropped. Outside of a run, also
-        return nothing for such a source, because its events belong to a different run than those of the winner.
+        If this source has lost, return nothing in two cases. Either some of its events may have been dropped. Or the
+        race is outside of a run, so its events and the winner's events belong to different runs.
         """
         held, self._held = self._held, deque()
         is_shown = self._race.winner is self or (self._race.is_in_run and len(held) < _MAX_HELD_EVENTS)

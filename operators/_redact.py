@@ -54,7 +54,7 @@ def redact(
     dropped, because it may belong to the match. To avoid this, limit the pattern (``\S{1,100}`` rather than ``\S+``),
     or raise ``hold_back`` to the length of the longest match. A pattern with ``\B``, or one that forbids the end of the
     text (``(?!$)``), depends on the text that follows. With such a pattern, ``hold_back`` characters are always held.
-    A lookbehind can see at least ``hold_back`` characters. ::
+    A lookbehind sees at least the last ``hold_back`` characters before the match. ::
 
         source               --card 12---34 ok----------|        (two chunks; the last character waits)
         redact(r"\d{4}")     --card------ [redacted] o--(k)|

@@ -53,9 +53,10 @@ def retry_stream(
     A cancellation, KeyboardInterrupt and SystemExit are passed on at once.
 
     Retries multiply. An ``LLM`` itself retries a call that fails before its first chunk: twice, unless ``max_retries``
-    is given. So ``retry_stream(2)`` sends up to 3 × 3 = 9 requests to a provider that is down. The note on the error
-    then also has the number of requests. Use this operator for streams that break off later, and for whole crews and
-    flows. To retry on one level only, create the model with ``LLM(…, max_retries=0)``.
+    is given. So ``retry_stream(2)`` sends up to 3 × 3 = 9 requests to a provider that is down. If there were more
+    requests than attempts, the note on the error also has the number of requests. Use this operator for streams that
+    break off later, and for whole crews and flows. To retry on one level only, create the model with
+    ``LLM(…, max_retries=0)``.
 
     Args:
         times: the greatest number of attempts after the first.
@@ -72,8 +73,8 @@ def retry_stream(
         flow.observe().pipe(ops.retry_stream(3, retry_on=ConnectionError, delay=lambda n: min(2**n, 30)))
 
     Raises:
-        RuntimeError: there must be a delay, but no event loop runs here, and there is no scheduler. The stream ends
-            with this error.
+        RuntimeError: ``delay`` is above 0, but there is no scheduler, and no event loop runs here. The stream ends with
+            this error when the delay would begin.
         ValueError: ``times`` or ``delay`` is negative, ``delay`` is infinite, or ``on_shown`` is unknown.
         TypeError: ``times`` is not an integer, ``delay`` is not a time, or ``retry_on`` is neither classes nor a
             function.

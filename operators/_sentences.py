@@ -47,9 +47,9 @@ def sentences() -> Callable[[Observable[T]], Observable[T]]:
     - after the Chinese and Japanese forms of ``. ! ?``,
     - before an empty line, a list item or a heading.
 
-    A sentence does not end in a number (``3.14``), after common abbreviations of English and German (``Dr.``, ``e.g.``,
-    ``Fig. 3``), after initials, or after the number of a list item. After ``…``, ``...`` and abbreviations such as
-    ``etc.``, it does not end if a small letter follows. Such rules have limits: an unknown abbreviation ends a
+    A sentence does not end inside a number (``3.14``), after common abbreviations of English and German (``Dr.``,
+    ``e.g.``, ``Fig. 3``), after initials, or after the number of a list item. After ``…``, ``...`` and abbreviations
+    such as ``etc.``, it does not end if a small letter follows. Such rules have limits: an unknown abbreviation ends a
     sentence, and "Take plan B. Then rest." counts as one sentence.
 
     A sentence is emitted as soon as the following text shows that the sentence has ended. The last sentence is emitted

@@ -57,8 +57,8 @@ def share_log(
 
     Args:
         on_zero: see above.
-        scheduler: the clock for the seconds. By default, the loop of the source is used, or a timer thread if the
-            source has no loop.
+        scheduler: the clock for ``on_zero``, if that is a time. By default, the loop of the source is used, or a timer
+            thread if the source has no loop.
 
     Raises:
         TypeError: ``on_zero`` is neither a string nor a time.
@@ -88,7 +88,7 @@ def share_log(
 
 
 class _Shared:
-    """The subscriptions to one source, one at a time.
+    """Holds the current subscription to the source, and begins a new one when there is none.
 
     The lock guards the current subscription and its readers. It is not held while code of users or of the source runs.
     """
@@ -225,7 +225,7 @@ class _Reader:
     def _deliver(self) -> None:
         log = self.run.log
         while (observer := self._observer) is not None:
-            is_ended = log.is_ended  # read before the items are: if it is True, all items are in the log
+            is_ended = log.is_ended  # read this before the items: if it is True, all items are in the log
             if not self._reader.has_read_all():
                 observer.on_next(self._reader.read())
             elif is_ended:

@@ -38,12 +38,12 @@ def smooth(
 
     There are at most 30 pieces a second. If text arrives faster than ``rate``, the pace rises: each character is
     emitted within ``catch_up`` (seconds, or a timedelta) of its arrival. The pace falls back to ``rate`` when no text
-    is waiting. Each of several concurrent calls has this pace. The items of a call stay in order. Tool calls, events
+    is waiting. If several calls run at once, each has this pace. The items of a call stay in order. Tool calls, events
     and the completion wait for the text before them. An error does not wait: all waiting items are emitted at once, and
     then the error.
 
     A character is never split. So the last character is held until more text arrives or the call ends, because an
-    accent or the rest of an emoji may follow. Works on chunks and on strings. No timer runs while no item waits. ::
+    accent or the rest of an emoji may follow. Works on chunks and on strings. A timer runs only while items wait. ::
 
         source         --abcdef------------|
         smooth(…)      --a-b-c-d-e--------(f)|

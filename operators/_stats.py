@@ -37,7 +37,7 @@ class Stats:
             no chunk yet.
         chunks: number of chunks, including those of tool calls.
         chunks_per_second: number of chunks per second between the first chunk and the last, including pauses. It is 0
-            if there is only one chunk, or if all came at the same time.
+            if there are fewer than two chunks, or if all came at the same time.
         tokens: tokens of the output, including reasoning, as reported by the providers or estimated.
         is_estimated: whether a part of ``tokens`` is estimated (one token per four bytes).
         cost: cost in US dollars of the calls that have ended and have a known price; None if there is no such call.

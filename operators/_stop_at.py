@@ -19,10 +19,10 @@ def stop_at(text: str, *, inclusive: bool = False) -> Callable[[Observable[T]], 
     """Complete when an answer contains ``text`` (like ``take_until``), even across chunk boundaries.
 
     The source is then disposed. The answer is emitted up to ``text``, or including ``text`` if ``inclusive`` is True.
-    Other text is held back only if it may be the beginning of ``text``. The last character is held too, because an
-    accent or the rest of an emoji may follow. Only answers are searched, each call separately. Reasoning and the
-    arguments of tool calls are not searched. The whole stream ends, with all calls in it. To end only one call, apply
-    this operator to that call. ::
+    A part of the answer is held back only while it may be the beginning of ``text``. The last character is held too,
+    because an accent or the rest of an emoji may follow. Only answers are searched, each call separately. Reasoning and
+    the arguments of tool calls are not searched. The whole stream ends, with all calls in it. To end only one call,
+    apply this operator to the stream of that call. ::
 
         source             --he---llo ST---OP---more
         stop_at("STOP")    --h----ello-----( |)          (the last character before "STOP" is a space)

@@ -24,8 +24,8 @@ def to_output() -> Callable[[Observable[T]], PipelineOutput[T]]:
     iteration raises the error after all items. The output's ``result`` is the last item.
 
     A plain ``for`` also works in a thread with a running event loop (a notebook, an ``async def``): the run then uses
-    another thread. But if the pipe contains an operator of RxPY, the run would live on the loop that ``for`` blocks.
-    The iteration then raises an error: use ``async for`` instead.
+    another thread. But if the pipe contains an operator of RxPY, the run would need the loop of this thread, which the
+    ``for`` would block. The iteration then raises an error: use ``async for`` instead.
 
     Raises:
         RuntimeError: while iterating, if a plain ``for`` would wait forever.

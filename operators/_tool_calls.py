@@ -49,7 +49,7 @@ def tool_calls(
 
 
 def _collect_readers(tools: Sequence[BaseTool], models: Mapping[str, type[BaseModel]]) -> dict[str, _Read]:
-    """Return the functions that parse arguments, by the name of the tool. An LLM calls the tool by this name."""
+    """Return the functions that parse arguments. Each key is the name by which an LLM calls the tool."""
     readers: dict[str, _Read] = {}
     for tool in tools:
         if not isinstance(tool, BaseTool):  # pyright: ignore[reportUnnecessaryIsInstance]

@@ -1,6 +1,7 @@
 """The import paths of CrewAI, for programs that move to rxflow by renaming ``crewai`` in their imports.
 
-:data:`ALIASES` replaces many small modules: it maps each path of CrewAI to the modules of rxflow that define the names.
+:data:`ALIASES` replaces many small modules. It maps each path of CrewAI to the names at that path, and each name to the
+module of rxflow that defines it.
 :data:`ABSENT` has the paths of what rxflow does not have. Importing such a path raises a ModuleNotFoundError with a
 message that explains what to do instead. Type checkers and editors know only rxflow's real paths.
 """

@@ -51,7 +51,7 @@ class Work(Protocol):
         ...
 
     def pause(self) -> Pause:
-        """Return an object for one wait of the working thread for the loop."""
+        """Return an object for one wait, in which the working thread waits for the loop."""
         ...
 
     def over(self) -> None:

@@ -60,7 +60,7 @@ def call_soon(
 
 
 def wake_all(waiting: list[Callable[[], None]]) -> None:
-    """Take each function out of ``waiting``, and call it. Threads may do this at the same time."""
+    """Take each function out of ``waiting``, and call it. Several threads may do this at the same time."""
     while waiting:
         try:
             wake = waiting.pop()

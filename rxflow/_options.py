@@ -162,7 +162,7 @@ NATIVE_TO_CREWAI = frozenset(
 """The providers that CrewAI calls without LiteLLM. ``LLM.is_litellm`` is False for them, unless it was set."""
 
 _OWN_MODELS_ONLY = NATIVE_TO_CREWAI - {"hosted_vllm", "ollama", "ollama_chat", "openrouter"}
-"""The providers whose models never have a name that begins with another provider, such as ``openai/…``."""
+"""The providers whose models never have names such as ``openai/gpt-oss-20b``, which begin with another provider."""
 
 _REFUSED_BY_LLM = {
     "callbacks": ("call them for each request", "register them with litellm.callbacks, or subscribe to llm.events()"),
@@ -338,7 +338,7 @@ class Configurable(BaseModel):
 
     @field_serializer("*", mode="plain", when_used="json")
     def _write_as_json(self, value: Any, info: FieldSerializationInfo) -> Any:
-        """Return ``value`` for JSON; None if JSON cannot represent it. From a list, omit such items.
+        """Return ``value`` for JSON; None if JSON cannot represent it. If it is a list, only omit such items.
 
         Warn about each value that is left out, unless it is the default of an option that was not given.
         """

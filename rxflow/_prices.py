@@ -65,7 +65,7 @@ def _parse_entries(table: bytes, model: str) -> Mapping[str, Entry]:
     if b'": {' not in table[:1000]:  # parse all of it, because it is not written in LiteLLM's usual form
         return cast(dict[str, Entry], from_json(table))
     names, found = _names_of(model), dict[str, Entry]()
-    end_of_key = to_json(names[-1])[1:] + b": {"  # each name that is searched for ends with the last name
+    end_of_key = to_json(names[-1])[1:] + b": {"  # every one of ``names`` ends with the last one
     at = table.find(end_of_key)
     while at >= 0:
         begin = table.rindex(b'"', 0, at)
@@ -81,7 +81,7 @@ _decoder = json.JSONDecoder()
 
 
 def _names_of(model: str) -> tuple[str, ...]:
-    """Return the names under which the table may have ``model``. All other names end with the last one."""
+    """Return the names under which the table may have ``model``. Each of these names ends with the last one."""
     provider, separator, name = model.partition("/")
     if not separator:
         return (model,)
@@ -102,7 +102,7 @@ def _pick(table: Mapping[str, Entry], model: str) -> Entry | None:
 def _fits(entry: Entry, model: str) -> bool:
     """Return whether ``entry`` belongs to the provider of ``model``. The entry's name in the table has no provider.
 
-    For some providers, the field ``litellm_provider`` has other values that begin with the provider:
+    For some providers, the field ``litellm_provider`` has a longer value, which only begins with the provider's name:
     "bedrock_converse", "cohere_chat", "vertex_ai-language-models".
     """
     provider, separator, _ = model.partition("/")

@@ -58,8 +58,8 @@ class BaseTool(BaseModel, ABC):
         result_schema: a pydantic model of the result. The LLM then reads the result as JSON. By default, this is the
             return annotation of ``_run`` if that is a pydantic model.
         result_as_answer: whether the result becomes the answer of the task, unchanged.
-        max_usage_count: how often the tool may be called. Calls by agents and calls of :meth:`run` and :meth:`arun`
-            count, in all runs together, until :meth:`reset_usage_count` is called.
+        max_usage_count: how often the tool may be called, in all runs together. Calls by agents and calls of
+            :meth:`run` and :meth:`arun` count. :meth:`reset_usage_count` sets the count to 0.
         cache_function: a function of the arguments and the result. It returns whether the result may be reused if the
             same call is made again in the same run. By default, each result may be reused.
         needs_approval: whether a person is asked before an agent calls the tool. The person may allow the call, refuse
@@ -353,7 +353,7 @@ async def _finish(result: Any) -> Any:
 
 
 async def call_from_async(call: Callable[[], Any], *, is_async: bool) -> Any:
-    """Await ``call()`` if ``is_async``. Otherwise run it in a worker thread. A cancellation does not wait for it."""
+    """Await ``call()`` if ``is_async``. Otherwise run it in a worker thread, and abandon the thread if cancelled."""
     if is_async:
         return await call()
     result = await off_the_loop(call)
@@ -428,7 +428,7 @@ def _read_model(schema: type[BaseModel], text: str) -> BaseModel:
 
 
 def function_name(name: str) -> str:
-    """Return ``name`` as providers accept it: at most 64 letters, digits, ``_`` and ``-``. The rest becomes ``_``."""
+    """Make ``name`` fit for providers. Replace all but ASCII letters, digits and ``-`` by ``_``. Keep 64 characters."""
     return "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in name)[:64]
 
 

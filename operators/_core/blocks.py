@@ -38,14 +38,14 @@ class Block:
         return self.like if self.like.seq == self.seq else self.unpack(0, 1)[0]
 
     def cut(self, length: int) -> Block:
-        """Remove the first ``length`` chunks, and return them as a block. Meanwhile, another thread may add chunks."""
+        """Remove the first ``length`` chunks, and return them as a block. Another thread may add chunks meanwhile."""
         head = Block(self.like, self.seq, self.texts[:length], self.times[:length])
         del self.texts[:length], self.times[:length]
         self.seq += length
         return head
 
     def split(self, length: int) -> Iterator[Block]:
-        """Yield the chunks of this block in blocks of at most ``length`` chunks."""
+        """Yield blocks of at most ``length`` chunks, which together have the chunks of this block."""
         if len(self.texts) <= length:
             yield self
             return
@@ -61,7 +61,7 @@ class Block:
 class Batch(Sequence[Event]):
     """A sequence of consecutive events. Each of its ``parts`` is an event or a block.
 
-    Reading the sequence creates the chunks of the blocks again.
+    Each reading creates the chunks of the blocks anew.
     """
 
     def __init__(self, parts: Sequence[Event | Block], length: int) -> None:
@@ -100,8 +100,8 @@ class Backlog:
     """Events that wait to be written. One thread may add events while another thread takes events, without a lock.
 
     A chunk with the same origin as the chunk before it is added to the last block. So the taking thread never removes
-    the last block. The adding thread adds the text of a chunk first, and then the time. So the taking thread takes only
-    chunks that have a time.
+    the last block. The adding thread adds the text of a chunk first, and then the time. The taking thread takes only
+    chunks that have a time, so it never takes half a chunk.
 
     Attributes:
         next: the number of the event that will be added next.
@@ -109,10 +109,10 @@ class Backlog:
         origin: what :func:`find_origin` returns for the chunks that may be added to the last block. It is None if no
             chunk may be added.
         add_text, add_time: add the text and the time of a chunk to the last block. Call ``add_text`` first.
-        add_alone: adds an event that is not in a block.
+        add_alone: adds an event as it is, outside of the blocks.
 
-    After ``add_time``, ``add_alone`` or :meth:`add`, the caller must increment ``next``. A method that does this would
-    double the time for adding an event.
+    After ``add_time``, ``add_alone`` or :meth:`add`, the caller must increment ``next``. There is no method for this,
+    because one more call would double the time for adding an event.
     """
 
     __slots__ = ("_parts", "add_alone", "add_text", "add_time", "next", "origin", "taken")
@@ -184,7 +184,7 @@ def renumber(event: Event, seq: int) -> Event:
 
 
 MAX_ROW_EVENTS = 256
-"""The greatest number of events in one row of a store. A reader of a part of a row must parse the whole row."""
+"""The greatest number of events in one row. It is small, because even for one event a reader parses the whole row."""
 MAX_ROW_BYTES = 64 * 1024
 """The greatest size of a row with several lines. A line that is longer has a row of its own."""
 MAX_BLOCK_TEXT_CHARACTERS = 4096
@@ -243,7 +243,7 @@ def unpack(row: bytes, after: int) -> Sequence[Event]:
 
 
 def _find_blocks(parts: Sequence[Event | Block]) -> Iterator[Event | Block]:
-    """Yield the events in order. Consecutive chunks are joined to blocks, if a block can be written as one line."""
+    """Yield the events in order. Consecutive chunks are joined into blocks if a block can be written as one line."""
     for _, alike in groupby(parts, _find_labels):
         first, *others = alike
         if isinstance(first, Block):
@@ -275,7 +275,7 @@ def _find_labels(part: Event | Block) -> tuple[Any, ...] | int:
 
 
 def _join(chunks: Sequence[StreamChunk]) -> Block | None:
-    """Join chunks with the same labels to a block. Return None if the numbers of the chunks are not consecutive."""
+    """Join chunks with the same labels into a block. Return None if the chunks' numbers are not consecutive."""
     texts, times, numbers = zip(*[_columns_of(chunk.__dict__) for chunk in chunks], strict=True)
     first: int = numbers[0]
     follow = list(numbers) == list(range(first, first + len(numbers)))
@@ -285,8 +285,8 @@ def _join(chunks: Sequence[StreamChunk]) -> Block | None:
 def _fits(block: Block) -> bool:
     """Return whether a block can be written as one line, and whether that saves space.
 
-    A single chunk takes less space as an event. A chunk that was created without validation may have a text or time of
-    any type, which cannot be written this way.
+    A single chunk takes less space as an event, and a long text would make the line too long. A chunk that was created
+    without validation may have a text that is no str, or a time that is no finite float. A block cannot hold these.
     """
     return (
         len(block.texts) > 1

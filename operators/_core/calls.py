@@ -39,8 +39,8 @@ U_co = TypeVar("U_co", covariant=True)
 class OpenCall:
     """An LLM call that has not ended. Operators define subclasses for their data about the call.
 
-    ``item`` is one of the call's items. ``key`` identifies this object in a :class:`CallTracker`. It is the id of the
-    call's span, unless an operator needs several objects for one call.
+    ``item`` is one of the call's items. ``key`` identifies this object in a :class:`CallTracker`. By default, it is the
+    id of the call's span. An operator that needs several objects for one call gives each its own key.
     """
 
     __slots__ = ("item", "key", "span_id", "speaker")
@@ -63,8 +63,8 @@ class CallTracker(Generic[C]):
     - The ``Finished``, ``Failed`` or ``Cancelled`` event of the call arrives.
     - The method around the call ends, because the method may have cancelled the call.
     - The output of the call is retracted.
-    - The same agent begins its next call in the same task. This case is only for calls that no ``LLMStarted`` has
-      announced.
+    - The same agent begins its next call in the same task. This case needs two calls that no ``LLMStarted`` has
+      announced: the events of an announced call report its end.
     """
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class CallTracker(Generic[C]):
         return call
 
     def announce(self, event: LLMStarted) -> None:
-        """Record that an event will report the end of the call that ``event`` begins."""
+        """Record the call that ``event`` begins. Its agent's next call does not end it, because an event will do so."""
         self._announced.add(event.origin.span_id)
 
     def remove(self, call: C) -> bool:
@@ -114,7 +114,7 @@ class CallTracker(Generic[C]):
         return [call for call in self if call.span_id == span_id]
 
     def find_superseded(self, new: C) -> list[C]:
-        """Return the calls that end because ``new`` begins. These include other objects for the same span."""
+        """Return the calls that end because ``new`` begins. Calls with the same span as ``new`` are among them."""
         speaker = None if new.span_id in self._announced else new.speaker
         ended = {call.span_id for call in self if call.speaker == speaker and call.span_id not in self._announced} | {
             new.span_id
@@ -123,7 +123,7 @@ class CallTracker(Generic[C]):
 
 
 class QuestionTracker:
-    """The open questions to people in one subscription. While a question is open, silence is not an error."""
+    """The open questions to people in one subscription. Time-outs need them, because people may take their time."""
 
     def __init__(self) -> None:
         self._open: CallTracker[OpenCall] = CallTracker()
@@ -246,14 +246,14 @@ class _Reading:
             self._observer.on_completed()
 
     def _begin(self, item: object) -> _ReadCall | None:
-        """Open the call of ``item``. Return None if the reader of another call failed, which has ended the stream."""
+        """Open the call of ``item``. Return None if another call's reader failed and so ended the stream."""
         call = _ReadCall(self._make(), item)
         if not all(self._finish(each) for each in self._calls.find_superseded(call)):
             return None
         return self._calls.add(call)
 
     def _finish(self, call: _ReadCall) -> bool:
-        """Emit the last values of a call. Return False if the reader failed, which has ended the stream."""
+        """Emit the last values of a call. Return False if the reader failed and so ended the stream."""
         if not self._calls.remove(call):
             return True
         self._misfits = [misfit for misfit in self._misfits if misfit[0].speaker != call.speaker]
@@ -291,8 +291,8 @@ class Section:
 class CallQueues:
     """Waiting items, in the order in which they may be emitted.
 
-    The items of one call keep their order: its output, and the events about the call. An event outside of the calls,
-    such as the end of a task, waits for all items before the event. All later items wait for that event. ::
+    The output of a call and the events about the call keep their order. An event outside of the calls, such as the end
+    of a task, waits for all items before the event. All later items wait for that event. ::
 
         added       a1  b1  a2  E  a3        (two calls, and an event outside of both)
         sections    [a: a1 a2, b: b1] E  [a: a3]

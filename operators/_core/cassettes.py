@@ -47,8 +47,8 @@ class Cassette:
     """A recorded stream.
 
     ``items`` holds each item with its time, and ``ended_at`` is the time of the end. Times are in seconds from the
-    subscription. ``error`` is None if the stream completed. It is a CassetteError if the stream was disposed, or if the
-    recording was cut short.
+    subscription. ``error`` is None if the stream completed, and the stream's error if it failed. It is a CassetteError
+    if the stream was disposed, or if the recording was cut short.
     """
 
     items: list[tuple[float, Any]]
@@ -172,7 +172,7 @@ _NAMED_SECRET = re.compile(
 _MASK = b"***"
 
 _MIN_SECRET_CHARACTERS = 16
-"""In a chunk with a shorter text, only the labels are searched for secrets."""
+"""If the text of a chunk is shorter than this, only the labels of the chunk are searched for secrets."""
 
 
 def _mask_secrets(text: bytes) -> bytes:

@@ -59,7 +59,7 @@ def get_span_id(item: object) -> str:
 def get_speaker(item: object) -> tuple[Hashable, ...] | None:
     """Return a key for the work of one agent on one task. Return None if the item is not a chunk of a task.
 
-    In this work, calls follow each other: a new call with the same key shows that the call before has ended.
+    The agent makes one call after the other: a new call with the same key shows that the previous call has ended.
     """
     if isinstance(item, StreamChunk) and item.task_id:
         return item.task_id, item.agent_id, item.namespace
@@ -86,8 +86,8 @@ def get_namespace(item: object) -> tuple[str, ...]:
 def describe(item: object) -> str:
     """Describe an item for an error message.
 
-    The text has the class of an event, and its one or two innermost labels. For other items and for chunks, it has the
-    item's own text instead of the class. ::
+    The description begins with the class of an event, or with the text of any other item, such as a chunk. The item's
+    innermost labels follow, at most two. ::
 
         LLMStarted of agent 'Writer', task 'Draft'
     """
@@ -261,8 +261,8 @@ class Attempts:
 
     def _number_event(self, event: Happened) -> Happened:
         if self._origin is None:
-            # The first event of a run starts the span around all output of the run. A stream without events has no such
-            # span.
+            # The first event of a run starts the span around all output of the run. If the first event starts no span,
+            # the stream is not a whole run, and has no span around all its output.
             self._origin = event.origin if isinstance(event, Started) else NO_ORIGIN
         if isinstance(event, LLMStarted | LLMRetrying):
             self.requests += 1

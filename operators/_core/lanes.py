@@ -78,7 +78,7 @@ class Label:
     ends: tuple[type[Finished], type[Failed], type[Cancelled]]
 
     def create_reader(self) -> Callable[[object], str]:
-        """Return a function that reads the name of an item's task, agent or method; "" if the item has none."""
+        """Return a function that reads the name of an item's task, agent or method. It returns "" if there is none."""
         return _create_reader(self.name)
 
     def create_filter(self, given: tuple[str | Identified, ...], operator: str) -> Callable[[object], bool]:
@@ -174,7 +174,7 @@ def divide_by(label: Label) -> Callable[[Observable[T]], Observable[Lane[T]]]:
     """Create an operator that emits a lane for the items with the same name. Items without a name are dropped.
 
     The name is the one that ``label`` reads. A lane is emitted just before its first item. It completes after the event
-    that ends the labelled span. If no such event comes, the lane ends when the source ends, and in the same way. The
+    that ends the labelled span. If no such event comes, the lane completes or fails together with the source. The
     next item with the same name begins another lane. ::
 
         source     --a1--b1--a2--{a ends}--a3--|
@@ -264,7 +264,7 @@ class _Lanes:
             return
         self._is_over = True
         lanes, self._open = self._open, {}
-        with ExitStack() as ends:  # calls all, even if one raises; the last one that was added is called first
+        with ExitStack() as ends:  # calls all callbacks, even if one raises; the last one added is called first
             ends.callback(tell, self._observer)
             for items in reversed(lanes.values()):
                 ends.callback(items.end, tell)

@@ -60,7 +60,7 @@ class PageReader(AsyncIterator[Sequence[Event]]):
         self._waiting = self._log.wait(self._run_id, self._after)
         with suppress(
             CancelledError
-        ):  # raised if close() cancels the future. If this task is cancelled, asyncio's other class is raised.
+        ):  # This class means that close() cancelled the future. If this task is cancelled, asyncio raises another.
             await on_this_loop(self._waiting)
 
     async def _read(self) -> Page:

@@ -28,8 +28,8 @@ MAX_BATCH_EVENTS = 1024
 BURST_EVENTS = 64
 """After a batch of at least this many events, the next write waits ``BURST_PAUSE_S``.
 
-If ``MAX_BATCH_EVENTS`` events arrive earlier, they are written at once. The pause makes batches larger. Each batch has
-a fixed cost, which at full speed is half of the cost of the log.
+If ``MAX_BATCH_EVENTS`` events arrive during this pause, they are written at once. The pause makes batches larger. Each
+batch has a fixed cost, which at full speed is half of the cost of the log.
 """
 BURST_PAUSE_S = 0.01
 
@@ -49,7 +49,7 @@ class LogWriter(ObserverBase[Event]):
             called in any thread.
         tap: called with each event that is not a chunk, before the event is written.
         close: creates the event that closes a span, from the ``…Started`` event of the span and a reason. If ``close``
-            is given, spans that are open in the log are closed before its end, even if the run's loop is busy.
+            is given, spans that are open in the log are closed before the log ends, even if the run's loop is busy.
     """
 
     def __init__(
@@ -66,26 +66,26 @@ class LogWriter(ObserverBase[Event]):
         self._fail = fail
         self._tap = tap
         self._close = close
-        self._open = OpenSpans()  # the spans that are open in the events taken for writing so far
+        self._open = OpenSpans()  # the spans that are open after the last event that was taken for writing
         self._waiting = Backlog(first)
         self._takes_blocks = log.takes_blocks(writer.run_id)
         self.is_paused = False
         """Whether the last event, apart from chunks, is a FlowPaused. The run then waits for answers."""
         self._turn = Once()
-        # Can be taken while a write is scheduled. The code that takes it performs that write, for which ``_turn`` is
-        # already taken.
+        # ``_turn`` is taken while a write is scheduled or in progress. ``_due`` can be taken only while a write is
+        # scheduled. The code that takes ``_due`` performs that write.
         self._due = Once()
         self._due.take()
         self._limit = first + 1  # when ``_waiting.next`` reaches this number, on_next() calls _advance()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._not_before = 0.0  # the loop's time before which the next batch must not begin
+        self._not_before = 0.0  # the next batch begins at this time of the loop, or later
         self._is_over = False
         self._end: End | None = None
         self._end_token = Once()
         self._written = first  # the number that follows the last event in the log
         self._flushes: list[tuple[int, Future[None]]] = []
         self.done: Future[None] = Future()
-        """Resolves when the end is in the log. If the end cannot be written, the future gets the error as exception."""
+        """Resolves when the end is in the log. If the log cannot be written, the future gets the error as exception."""
 
     def on_next(self, value: Event) -> None:
         """Add an event to the next batch, with the next number of the log."""
@@ -169,7 +169,8 @@ class LogWriter(ObserverBase[Event]):
     def _advance(self) -> None:
         """Do what is due when ``_waiting.next`` reaches ``_limit``.
 
-        If no write is in progress, begin one. If too many events wait, fail. Otherwise perform the scheduled write now.
+        If no write is scheduled or in progress, begin one. If too many events wait, fail. Otherwise, if a write is
+        scheduled, perform it now.
         """
         if not self._turn.is_taken:
             self._begin()
@@ -235,7 +236,7 @@ class LogWriter(ObserverBase[Event]):
                 reply.add_done_callback(partial(self._resume, end))
                 return
             self._takes_blocks = self._log.takes_blocks(self._writer.run_id)
-            if not self._takes_blocks:  # a reader in this process keeps up: no columns, no delay
+            if not self._takes_blocks:  # a reader in this process keeps up: use no blocks and no pause
                 self._waiting.origin = None
                 self._not_before = 0.0
             if not self._go_on(reply, end):

@@ -146,9 +146,9 @@ class Log(ABC):
         If the run is unknown, the first append begins the run. A batch that this writer has already appended is
         ignored. A writer waits for the reply to a batch before it appends the next one.
 
-        If a process finds that a writer is dead, it uses that writer to append ``End("lost")``. This begins a new
-        generation of the run. If the writer is alive after all, the log then refuses the writer. A run that has already
-        ended keeps its end.
+        If a process finds that a writer is dead, it appends ``End("lost")`` in the name of that writer. This begins a
+        new generation of the run. If the writer is alive after all, the log then refuses the writer. A run that has
+        already ended keeps its end.
 
         Raises:
             RunExistsError: another writer has begun this run.
@@ -225,7 +225,7 @@ class Lease:
         return self.seconds / 3
 
     def until(self) -> float:
-        """Return the time at which a lease that is renewed now will lapse."""
+        """Return the time at which the lease lapses if it is renewed now, and not again."""
         return time.monotonic() + self.seconds
 
 
@@ -351,7 +351,7 @@ def wake(waiting: Future[None]) -> None:
 
 
 def may_hear(status: Status) -> bool:
-    """Return whether the worker of a run may still get notes. That of a lost run may be alive after all."""
+    """Return whether the worker of a run may still get notes. The worker of a lost run may be alive after all."""
     return status in LIVE or status == "lost"
 
 

@@ -44,7 +44,7 @@ class Shaper(Protocol):
         ...
 
     def flush(self) -> Sequence[str]:
-        """Return the text that is still held, because the voice has ended."""
+        """Return the text that is still held. Call this when the voice has ended."""
         ...
 
 
@@ -65,7 +65,7 @@ class Voice(OpenCall):
         return self.shaper.feed(text)
 
     def flush(self) -> Sequence[str]:
-        """Return the text that is still held, because the voice has ended."""
+        """Return the text that is still held. Call this when the voice has ended."""
         if not self._half:
             return self.shaper.flush()
         half, self._half = self._half, ""
@@ -145,7 +145,7 @@ class Voices:
             self._observer.on_completed()
 
     def get_text(self, item: object) -> str | None:
-        """Return the text of an item, which will be shaped. Return None if the item is passed on unchanged."""
+        """Return the text to be shaped. Return None if the item has none, and is passed on unchanged."""
         return get_text(item)
 
     def replace_text(self, item: object, text: str) -> object:
@@ -157,7 +157,7 @@ class Voices:
         return get_span_id(item), type(item)
 
     def find_interrupted(self, item: object) -> Iterable[Voice]:
-        """Return the voices that an item without text ends."""
+        """Return the voices that end because ``item``, which has no text, arrives."""
         if isinstance(item, Finished | Failed | Cancelled | Retracted):
             return self.voices.find_ended(item)
         return self.voices.find_in_span(item)
@@ -179,14 +179,14 @@ class Voices:
         self._observer.on_error(error)
 
     def _begin(self, key: Hashable, item: object) -> Voice | None:
-        """Open the voice of ``item``. Return None if the shaper of another voice failed, which has ended the stream."""
+        """Open the voice of ``item``. Return None if another voice's shaper failed and so ended the stream."""
         voice = Voice(self._make(), item, key)
         if not self._end(self.find_superseded(voice)):
             return None
         return self.voices.add(voice)
 
     def _end(self, voices: Iterable[Voice]) -> bool:
-        """End ``voices``, and emit the rest of their text. Return False if a shaper failed, which ends the stream."""
+        """End ``voices``, and emit the rest of their text. Return False if a shaper failed and so ended the stream."""
         for voice in voices:
             if not self.voices.remove(voice):
                 continue  # the observer, which this loop calls, has caused an item that ended this voice
@@ -202,7 +202,8 @@ class Voices:
 def join_surrogates(text: str) -> tuple[str, str]:
     r"""Join the surrogate pairs of ``text``.
 
-    Return the joined text without a half pair at its end, and that half. Without a half, the second value is "". ::
+    Return the joined text and "". If the text ends with the first half of a pair, cut the half off, and return it
+    instead of the "". ::
 
         join_surrogates("a\ud83d")          →  "a", "\ud83d"
         join_surrogates("\ud83d\ude00b")    →  "😀b", ""
@@ -284,7 +285,7 @@ class TextPattern(Protocol):
 
 
 class PartialPattern:
-    """A pattern that is searched in text that is still arriving. It finds where a match is not yet certain.
+    """Searches for a pattern in text that is still arriving, and tells where a match is not yet certain.
 
     The ``regex`` package does all matching, because ``re`` has no partial matches. The packages cannot be mixed: they
     disagree about letters, so a match could be certain for one package and unknown to the other.
@@ -294,9 +295,9 @@ class PartialPattern:
     more text. All matches that begin before that index are certain. The atomic group keeps ``regex`` from looking for
     other ways to match.
 
-    A pattern that looks at the end of the text, for example with ``$``, needs one more character. So the search is
-    repeated without the last character. For a pattern with ``\\B`` or a similar condition, even that is not enough. In
-    this case, no match in the last ``window`` characters is certain.
+    Whether a pattern with ``$`` or a similar condition matches depends on the next character. So the search is repeated
+    without the last character. For a pattern with ``\\B`` or a similar condition, even that is not enough. In this
+    case, no match in the last ``window`` characters is certain.
 
     Raises:
         TypeError: ``pattern`` is not a string, and was not compiled from a string.
@@ -318,16 +319,17 @@ class PartialPattern:
         self._window = window if _FORBIDS_THE_END.search(given) is not None else 0
 
     def search(self, text: str, start: int) -> re.Match[str] | None:
-        """Return the first match that is not empty, from ``start`` on; None if there is none."""
+        """Search from the index ``start``. Return the first match that is not empty; None if there is none."""
         match = self._pattern.search(text, start)
         while match is not None and match.end() == match.start():
             match = self._pattern.search(text, match.end() + 1) if match.end() < len(text) else None
         return cast("re.Match[str] | None", match)
 
     def find_uncertain(self, text: str, start: int) -> int:
-        """Return the first index from ``start`` on at which a match may begin that is not yet certain.
+        """Return the index at which the first uncertain match begins. Look only at ``start`` and later indexes.
 
-        If all matches are certain, return ``len(text)``.
+        A match is uncertain if later text may create, change or prevent it. If all matches are certain, return
+        ``len(text)``.
         """
         found = self._twin.search(text, start, partial=True)
         index = len(text) if found is None else found.start()
@@ -339,7 +341,7 @@ class PartialPattern:
         return index
 
     def is_open(self, text: str, start: int) -> bool:
-        """Return whether a match may begin in ``text``, from ``start`` on, and end in later text."""
+        """Return whether a match may begin in ``text``, at ``start`` or later, and need text that has not arrived."""
         found = self._twin.search(text, start, partial=True)
         return found is not None and found.start() < len(text)
 

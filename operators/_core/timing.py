@@ -39,8 +39,8 @@ def find_clock(
     """Return the scheduler for one subscription: ``given``, otherwise ``subscribed``, otherwise one for ``loop``.
 
     ``given`` is an argument of the operator, and ``subscribed`` is the subscriber's scheduler. ``loop`` is the loop
-    that was running at the subscription. The loop that runs later, when an item arrives, may belong to the source,
-    and may end together with the source.
+    that was running at the subscription. The loop that runs when an item arrives would be wrong: it may belong to the
+    source, and may end together with the source.
 
     Raises:
         RuntimeError: all three are None.

@@ -39,7 +39,7 @@ _CANCELLED: dict[type[Any], type[Cancelled]] = {
 
 
 class Border:
-    """Numbers the events of one run and sets their times. Operators may add events, or bring events of other runs."""
+    """Gives each event of one run its number and time, even if an operator added it or brought it from another run."""
 
     __slots__ = ("__weakref__", "_own_origin", "_passages", "clock", "count", "holds", "scope")
 
@@ -48,7 +48,7 @@ class Border:
         self.clock = scope.run.clock
         self.count = itertools.count(scope.run.first_seq if scope.is_outermost else 0)
         self.holds = 0
-        """How many races (operator ``race``) hold events back.
+        """The number of races (operator ``race``) that hold events back.
 
         A race may drop a held event. So an event gets its number when the race releases it.
         """
@@ -423,7 +423,7 @@ class Guard(ObserverBase[T], Generic[T]):
         self._on_ending()
 
     def _report(self, error: Exception) -> None:
-        """Report an error that no caller can catch, to the event loop. Without a running loop, log the error."""
+        """Pass an error that no caller can catch to the loop's exception handler. Without a running loop, log it."""
         loop = running_loop()
         if loop is None:  # for example, because it has ended
             logger.error("an observer of an rxflow run raised", exc_info=error)

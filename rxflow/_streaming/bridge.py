@@ -199,10 +199,10 @@ class _Leaf(_Driven[Event]):
 
 
 def replace_stray_cancellation(error: BaseException) -> BaseException:
-    """Return ``error``, but a RuntimeError instead of a CancelledError if nobody has cancelled this task.
+    """Return ``error``. But if it is a CancelledError, and nobody has cancelled this task, return a RuntimeError.
 
-    In that case, the task has awaited something that other code cancelled. The CancelledError would silently end every
-    task that it reaches, including the reader's.
+    Such a CancelledError comes from something that this task awaited and other code cancelled. It would silently end
+    every task that it reaches, including the reader's.
     """
     if not isinstance(error, asyncio.CancelledError):
         return error
@@ -310,8 +310,8 @@ def merge_patiently(sources: Sequence[Observable[T]]) -> Observable[T]:
 async def all_of(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Run ``works`` concurrently and return their results in order. The first error stops the others and is raised.
 
-    An Unanswered does not stop the others. It is raised when all have ended. A SystemExit or KeyboardInterrupt is
-    raised here, in the caller's task. In the task that raised it first, it would end the loop.
+    An Unanswered does not stop the others. It is raised when all have ended. A SystemExit or KeyboardInterrupt of one
+    of the ``works`` is raised only in the caller's task. If it left the task of that work, it would end the loop.
     """
     first: BaseException
     unanswered: list[Unanswered] = []

@@ -228,10 +228,10 @@ class ConsoleProvider:
 
         flow.observe().pipe(ops.answer_with(ConsoleProvider()))
 
-    With ``verbose=False``, only the message is shown. The next line that is typed is the answer. If a result is
-    reviewed, an empty line accepts it. If a tool call must be approved, ``y`` allows it, ``n`` and a reason refuse it,
-    and JSON allows it with these arguments instead. If the line does not fit the question, the question is asked again,
-    with the reason. At the end of the input, the question gets no answer.
+    The next line that is typed is the answer. For a review, an empty line accepts the result. For an approval, ``y``
+    allows the tool call, ``n`` refuses it (a reason may follow), and a JSON object allows it with other arguments. If
+    the line does not fit the question, the question is asked again, with the reason. At the end of the input, the
+    question gets no answer. With ``verbose=False``, only the message of the question is shown.
     """
 
     def __init__(self, verbose: bool = True) -> None:

@@ -82,7 +82,7 @@ class Emitter:
         self.on_next(self.origin.chunk(content))
 
     def close(self) -> None:
-        """End the leaf. Stop what its code left running, except Observables whose end some other code still awaits."""
+        """End the leaf. Stop what its code left running, except Observables that some code still waits for."""
         # Users' threads and tasks may keep this emitter for long, but must not keep the stream alive.
         self.observer = _NOBODY
         self._owned.dispose()

@@ -169,8 +169,8 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
             handle.dispose()
 
     def on_error(self, error: Exception) -> None:
-        # Never raise these in a reader: a CancelledError would look like the reader's own, and StopIteration and
-        # StopAsyncIteration would silently end its loop.
+        # Replace errors that a reader must not raise. A CancelledError would look like a cancellation of the reader
+        # itself. A StopIteration or StopAsyncIteration would silently end the reader's loop.
         reason: Exception = error
         if isinstance(error, asyncio.CancelledError):
             reason = RuntimeError("this stream has stopped: its run was cancelled, as at the end of its event loop")
@@ -220,8 +220,8 @@ class _PlainFeed:
     """Takes items from a plain iterator, but only while a reader pulls.
 
     If a generator was not read to its end, it is closed together with its output. So the generator cleans up at once,
-    and not only when it is garbage-collected. A generator cannot be closed while a reader waits for the
-    generator's next item. In this case, that reader closes it afterwards.
+    and not only when it is garbage-collected. ``close()`` of an output cannot close an async generator; ``aclose()``
+    can. A generator cannot be closed while a reader waits for its next item. That reader then closes it.
     """
 
     is_running = False
@@ -248,7 +248,7 @@ class _PlainFeed:
             return None
 
     def _add(self, chunk: StreamChunk) -> None:
-        self._is_cut = False  # the iterator has continued after the interrupt
+        self._is_cut = False  # if a reader was interrupted, the iterator has continued nevertheless
         if not self._log.is_ended:  # the output may have been closed while the iterator was working
             self._log.append(chunk)
 

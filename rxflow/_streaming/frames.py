@@ -75,8 +75,8 @@ _KINDS: dict[type[Event], tuple[str, Channel]] = {
 }
 
 
-# Fields of an event that ``data`` of a frame lacks. The frame has fields of its own for ``seq`` and ``at``. The labels
-# of ``origin`` are single entries of ``data``.
+# The fields of an event that are not entries of the frame's ``data``. The frame has fields of its own for ``seq`` and
+# ``at`` (``timestamp``). Instead of ``origin``, ``data`` has an entry for each label that is set.
 _ENVELOPE = {"origin", "seq", "at", "replayed"}
 
 

@@ -4,8 +4,8 @@ An iterator cannot find out that an error has ended the ``for`` loop over it. Th
 garbage-collected: notebooks, debuggers and ``python -i`` keep the error, and thereby the frame of the loop. So the
 signal itself must stop the run: while the main thread reads, the handler of SIGINT is wrapped.
 
-RxPY's own ``run()`` also waits. An operator of RxPY may subscribe a run of rxflow in another thread, where no handler
-can be set. In this case, Ctrl-C ends the wait, but not the run.
+This does not work in one case: the main thread waits in RxPY's own ``run()``, and an operator of RxPY subscribes to a
+run of rxflow in another thread, where no handler can be set. Ctrl-C then ends the wait, but not the run.
 """
 
 from __future__ import annotations
@@ -94,9 +94,9 @@ class Flag:
 
 
 def watch(reading: Interruptible) -> None:
-    """From now on, stop ``reading`` (``interrupt()``) if Ctrl-C interrupts the main thread. :func:`unwatch` ends this.
+    """Let Ctrl-C call ``reading.interrupt()``, until :func:`unwatch` is called.
 
-    In other threads, this function does nothing.
+    Call this in the main thread. In other threads, this function does nothing.
     """
     if threading.current_thread() is threading.main_thread():
         _watched.add(reading)

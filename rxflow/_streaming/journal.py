@@ -4,8 +4,8 @@ The journal records methods, model calls, tool calls, questions and state. It is
 generations of the run since the run last started from the beginning.
 
 A *step* is one call of a method, or one start of a flow. Its name is the path of flows and methods that leads to it,
-each with its number. Within a step that had not finished, a model call, a tool call or a question is found by a hash of
-its input. Records with the same input are used in their order.
+each with its number. In an unfinished step, the journal finds model calls, tool calls and questions by a hash of their
+input. Records with the same input are used in their order.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ class _Reader:
         self._questions: dict[str, tuple[Step, Asked]] = {}
         self._to_approve: dict[
             str, tuple[tuple[str, str], tuple[Step, str]]
-        ] = {}  # by request_id of a question whether a tool may be called: the tool call's key and value in _tools
+        ] = {}  # by request_id of a question for approval: the key and value that its tool call had in _tools
         # By span with chunks: the step of the span, the attempts of its chunks, and whether the span is a model call.
         self._shown: dict[str, tuple[Step, set[int], bool]] = {}
 
@@ -310,7 +310,7 @@ class _Reader:
     def find_unfinished_text(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
         """Return the ids of the spans whose text the resumed run emits again, and the attempts of that text.
 
-        These are the model calls without an LLMFinished event, and the other spans with text, all in unfinished steps.
+        These are all spans with text in unfinished steps, except the model calls that have an LLMFinished event.
         """
         spans: list[str] = []
         attempts: set[int] = set()
@@ -372,7 +372,8 @@ def retract_all(past: Iterable[Event], error: Exception) -> e.Retracted:
 def drop_retracted(past: Iterable[Event]) -> list[Event]:
     """Return the events since the last restart of the run. If it never restarted, return all events.
 
-    A restart emits the event that :func:`retract_all` returns. The event of the last restart is the first one here.
+    A restart emits the event that :func:`retract_all` returns. The first event of the result is then the one of the
+    last restart.
     """
     current: list[Event] = []
     for event in past:

@@ -110,11 +110,10 @@ def create_server(
     Args:
         name: the name of the server.
         tools: the flows.
-        runs: keeps the runs that wait for answers. It is used for clients of MCP 2026-07-28 and later: a question ends
-            the client's call, and the client calls again with the answers. By default, this process keeps a waiting run
-            for an hour.
+        runs: keeps the runs that wait for answers. Used only for clients of MCP 2026-07-28 and later: a question ends
+            their call, and they call again with the answers. By default, this process keeps a waiting run for an hour.
         security: protects the request state: the id of the waiting run, which the client sends back with the answers.
-            By default, the key exists in this process only. Processes that share ``runs`` must share ``security``.
+            By default, it uses a key that only this process has. Processes that share ``runs`` must share ``security``.
 
     Raises:
         ValueError: two tools have one name.
@@ -193,7 +192,7 @@ async def _run_flow(
 async def _run_between_calls(
     runs: Runs, flow: Flow[Any], call: mcp_types.CallToolRequestParams, context: ServerRequestContext[Any]
 ) -> mcp_types.CallToolResult | mcp_types.InputRequiredResult:
-    """Run a flow until it ends, or until it waits for answers and is paused.
+    """Run a flow until it ends or pauses for answers. Return its result, or its questions.
 
     When the client calls again with the answers, this function resumes the paused run.
     """

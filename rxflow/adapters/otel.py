@@ -148,7 +148,7 @@ class _SpanTree:
         if isinstance(event, StreamChunk):
             self._hear(event.span_id, event.at)
         elif event.replayed:
-            return  # a resumed run repeats this event, which was recorded before
+            return  # a resumed run repeats this event; it was recorded before the run was paused or interrupted
         elif isinstance(event, Started):
             self._begin(event)
         elif isinstance(event, Finished | Failed | Cancelled):
@@ -365,7 +365,7 @@ def _call_labels(event: LLMStarted) -> dict[str, Any]:
 
 
 def _rename_attributes(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``values`` with the names of the conventions, without empty values.
+    """Return ``values`` under the names of OpenTelemetry's conventions. Empty values are left out.
 
     Texts are made encodable: an exporter refuses a whole batch of spans if one text cannot be encoded.
     """
@@ -374,7 +374,7 @@ def _rename_attributes(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert an OpenAI message to the form of the conventions."""
+    """Convert an OpenAI message to the form of OpenTelemetry's conventions."""
     role, content = str(message.get("role", "")), message.get("content")
     parts: list[dict[str, Any]] = []
     if role == "tool":
@@ -399,7 +399,7 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _part(part: Any) -> Any:
-    """Convert a part of an OpenAI message to the form of the conventions."""
+    """Convert a part of an OpenAI message to the form of OpenTelemetry's conventions."""
     if isinstance(part, str):
         return {"type": "text", "content": part}
     return {"type": "text", "content": part["text"]} if "text" in part else part

@@ -1,12 +1,13 @@
-"""A flow as a model: OpenAI's Responses and chat completions APIs, for any client of these APIs. ::
+"""Serves flows as models, for any client of OpenAI's Responses or chat completions API. ::
 
     app = responses.serve_models({"trip": lambda asked: Trip().events({"topic": asked.text})})
 
     client = openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")
     client.responses.create(model="trip", input="tides")
 
-The answer consists of the texts of the run's LLM calls. Operators select the calls, for example
-``.pipe(ops.only_agent("Writer"))``. If there is no text, the answer is the run's result. Needs ``rxflow[responses]``.
+The answer consists of the texts of the run's LLM calls. To leave some calls out, pipe the events through an operator,
+for example ``.pipe(ops.only_agent("Writer"))``. If there is no text, the answer is the run's result. Needs
+``rxflow[responses]``.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ Ending a response occupies the loop for 0.2 ms, because a response has four task
 the delay lets all their runs be disposed before the first response is ended.
 """
 PIECE_BYTES = 1 << 16
-"""Messages that are ready are sent together, in pieces. A piece is complete when it has at least this many bytes."""
+"""Messages that are ready are sent together, in pieces of at least this many bytes. The last piece may be smaller."""
 
 
 def respond(
@@ -76,8 +76,8 @@ def respond(
 
     A client that reconnects names the last event that it received. If ``source`` is a function, it is called with the
     ``seq`` of that event, and with -1 the first time. With ``as_frames``, it is always called with -1, because frames
-    refer to earlier frames. Only the new frames are sent. If ``source`` is an Observable, each connection would start a
-    new run, so a client that reconnects gets status 204, which makes ``EventSource`` stop.
+    refer to earlier frames; but only the frames after that event are sent. If ``source`` is an Observable, each
+    connection would start a new run, so a client that reconnects gets status 204, which makes ``EventSource`` stop.
 
     If ``source`` returns a reader (:meth:`rxflow.runs.Run.read`), a slow client is sent the next events when it is
     ready for them. An Observable does not wait: its items are buffered, and a client that is more than 100,000 items
@@ -104,9 +104,9 @@ def respond(
 def respond_with_lines(request: Request, source: Source, *, as_frames: bool = False) -> Response:
     """Respond with the events as lines of JSON. ``?after=17`` in the query continues after event 17.
 
-    If ``source`` is an Observable, it would start a new run, so a client that asks to continue gets status 204. Each
-    line is an event in the form of :mod:`rxflow.types.codec`, or with ``as_frames`` a frame. There is no line for
-    the error that ended a run: the last line of a failed flow is its ``FlowFailed``.
+    If ``source`` is an Observable, a client that asks to continue gets status 204, because each response would start a
+    new run. Each line is an event in the form of :mod:`rxflow.types.codec`, or with ``as_frames`` a frame. There is no
+    line for the error that ended a run: the last line of a failed flow is its ``FlowFailed``.
 
     Raises:
         HTTPException: 400 for an ``after`` that is not a seq; 404 if ``source`` raises a LookupError.
@@ -356,6 +356,6 @@ class _Streaming(EventSourceResponse):
         except SendTimeoutError:
             logger.warning("a client was disconnected: it read nothing for %g s", self.send_timeout)
             return
-        # When the server stops, sse-starlette 3.7 omits the last message. Without it, uvicorn would log an error.
+        # When the server stops, sse-starlette 3.7 does not end the body. Without this end, uvicorn would log an error.
         if not is_complete:
             await send({"type": "http.response.body", "body": b""})

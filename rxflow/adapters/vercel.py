@@ -98,7 +98,7 @@ def last_user_text(body: bytes) -> str:
     """Return the text of the user's last message in a body that ``useChat`` sent; empty if there is none.
 
     Raises:
-        HTTPException: 422, if the body does not have that form.
+        HTTPException: 422, if ``body`` does not have the form that ``useChat`` sends.
     """
     for message in reversed(_read_messages(body)):
         if message.get("role") == "user":
@@ -110,7 +110,7 @@ def read_approvals(body: bytes) -> dict[str, bool]:
     """Return the answers to requests for approval, by ``request_id``, from a body that ``useChat`` sent.
 
     Raises:
-        HTTPException: 422, if the body does not have that form.
+        HTTPException: 422, if ``body`` does not have the form that ``useChat`` sends.
     """
     answers: dict[str, bool] = {}
     for message in _read_messages(body):
@@ -239,7 +239,7 @@ class _Message:
             case InputRequested(kind="approval"):
                 tool_call_id = tool_part_id(call_id_of(event), event.tool_id)
                 self._approvals[tool_call_id] = event.request_id
-                # In a resumed run, the question may come before the tool's ToolStarted. The case above then asks.
+                # In a resumed run, the question may precede ToolStarted. The ToolStarted case then sends the request.
                 if tool_call_id in self._ready:
                     yield self._request_approval(tool_call_id)
             case InputReceived(request_id=request_id, value=Approval(approved=is_approved)):

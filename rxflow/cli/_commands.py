@@ -175,7 +175,7 @@ def _when(at: float) -> str:
 
 
 HANDOVER_S = 60.0
-"""Seconds that a question may take from the store to the terminal. After that, the run is paused without asking."""
+"""How many seconds a question waits until the terminal can ask it. After that, the run is paused without asking."""
 
 Target = Annotated[str, typer.Argument(metavar="MODULE:NAME", help="A flow or a crew, for example trips:Trip.")]
 

@@ -169,7 +169,7 @@ def _import(name: str) -> ModuleType:
             try:
                 module = import_module(name)
             except ModuleNotFoundError as error:
-                # Raise if the missing module is another one, which the module ``name`` or its package imports.
+                # Raise if another module is missing, for example one that the module ``name`` imports.
                 if not f"{name}.".startswith(f"{error.name}."):
                     raise
     except SystemExit as error:

@@ -1,6 +1,6 @@
 """A worker process on the cluster, and the messages between the worker and the program that uses it.
 
-A worker carries out whole runs, and branches: parts of runs whose other parts are carried out by the program itself.
+A worker carries out whole runs, and branches. A branch is one part of a run. The program itself carries out the rest.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def describe_rxflow() -> dict[str, object]:
 
 
 def describe_flow(target: str) -> dict[str, str]:
-    """Return digests of the source, by module name: for the module in ``target``, and the one that defines the flow.
+    """Return source digests by module name: of the module in ``target``, and of the module that defines the flow.
 
     A module without source in this process is left out, because only workers need the code.
     """
@@ -68,7 +68,7 @@ def describe_flow(target: str) -> dict[str, str]:
 
 
 def check_flow(described: Mapping[str, str]) -> None:
-    """Raise CodeMismatchError if a module has another digest here than in ``described``, which the program sent."""
+    """Raise CodeMismatchError if a module's digest differs from the one in ``described``, which the program sent."""
     for module, digest in described.items():
         if _digest_source(module) != digest:
             raise CodeMismatchError(
@@ -356,9 +356,9 @@ class Batches(ObserverBase[Event]):
         return b"".join(lines)
 
     async def _wait(self, seconds: float | None) -> None:
-        """Wait for an event, a question or the end. With ``seconds``, wait for a full batch instead of an event.
+        """Wait for an event, a question or the end.
 
-        The wait lasts at most ``seconds``.
+        With ``seconds``, wait at most that long, and wait for a full batch instead of one event.
         """
         self._waiting = self._loop.create_future()
         self._is_full_awaited = seconds is not None

@@ -175,7 +175,7 @@ class WorkerPool:
                 try:
                     await turn
                 except asyncio.CancelledError:
-                    if not turn.cancelled():  # this run was woken at the same time, so wake another run instead
+                    if not turn.cancelled():  # this run had been woken already, so wake another run instead
                         self._call_next()
                     raise
                 continue
@@ -338,9 +338,9 @@ class WorkerPool:
 
 
 def stop(stream: Any) -> None:
-    """Cancel the call of a worker's method whose results are in ``stream``.
+    """Cancel the call of a worker's method. ``stream`` is the stream of this call's results.
 
-    The call would go on if ``stream`` were only deleted.
+    Deleting ``stream`` would not cancel the call.
     """
     ray.cancel(stream)
 

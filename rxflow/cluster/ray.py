@@ -40,9 +40,8 @@ class Ray:
         runs = Runs("redis://host:6379/0", on=Ray(num_cpus=1))
         branch = Ray(resources={"gpu": 1}).on(Trip)
 
-    A run gets an idle worker if there is one. Otherwise a new worker is started, as long as there are fewer than
-    ``workers``. When there are as many, up to ``runs_per_worker`` runs share a worker, and further runs wait. The
-    workers end with the program.
+    A run gets an idle worker if there is one. Otherwise a new worker is started if there are fewer than ``workers``. If
+    not, up to ``runs_per_worker`` runs share a worker, and further runs wait. The workers end with the program.
 
     Args:
         address: the cluster's address, in the form of ``ray.init()``; ignored if Ray is already connected.
@@ -184,9 +183,9 @@ class OnRay:
         Disposing the subscription cancels the run, including its connections to providers.
 
         Raises:
-            WorkerLost: as the stream's error, after the events that had arrived: the worker has died or cannot be
-                reached.
-            WorkerStartError, CodeMismatchError: as the stream's error: no worker could take the run.
+            WorkerLost: the worker has died or cannot be reached. Raised as the stream's error, after the events that
+                had arrived.
+            WorkerStartError, CodeMismatchError: no worker could take the run. Raised as the stream's error.
             NotResumable: a question was not answered. Raised in the code that asked, or as the stream's error.
             Exception: the run's own error.
         """
@@ -381,8 +380,9 @@ class _RunsOnRay:
     def begin(self, verb: str, run_id: str, **arguments: Any) -> Future[str]:
         """Make a worker start, restart or resume a run.
 
-        ``verb`` is the name of a method of ``Runs`` or ``Run``, and ``arguments`` are for that method. Once the run has
-        begun, the result of the future is the run's id. Cancelling the future before then cancels the run.
+        ``verb`` is the name of a method of ``Runs`` or ``Run``, and ``arguments`` are for that method. The returned
+        future gets the run's id as its result when the run has begun. Cancelling the future before that cancels the
+        run.
         """
         if arguments.get("target") is not None:
             arguments["target"] = name_target(arguments["target"])

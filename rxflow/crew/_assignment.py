@@ -287,7 +287,7 @@ class OutputFile:
     The program chooses the folder: it is the part of the template before the first placeholder. Inputs can only choose
     a path inside this folder. Inputs often come from strangers, and the file is written with this program's rights.
 
-    ``folder`` is None if no placeholder was filled in: such a path may be anywhere.
+    ``folder`` is None if no placeholder was filled in. The path may then be anywhere.
     """
 
     path: Path
@@ -298,7 +298,7 @@ class OutputFile:
     def check_template(template: str) -> None:
         """Raise ValueError if ``template`` does not name a file, or has a part that only a shell expands.
 
-        An example is ``~``: without a shell, it would be a folder with the name ``~``.
+        For example, a shell expands ``~``. Python would create a folder with the name ``~``.
         """
         if template and (template.endswith(("/", os.sep)) or not PurePath(template).name or "\0" in template):
             raise ValueError(f"output_file {template!r} does not name a file")
@@ -412,7 +412,7 @@ class LogFile:
     def _read(self) -> list[Any]:
         """Return the entries in the ``.json`` file. Raises ValueError if the file does not contain a list.
 
-        CrewAI would overwrite such a file.
+        CrewAI would overwrite a file that does not contain a list.
         """
         text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
         try:

@@ -95,7 +95,7 @@ class Plan:
     def assignment(
         self, index: int, inputs: Inputs | None, context: str = "", tool_cache: ToolCache | None = None
     ) -> Assignment:
-        """Return the assignment of the task at ``index``, for the manager if there is one, or the task's agent."""
+        """Return the assignment of the task at ``index``: for the manager if there is one, otherwise for its agent."""
         task = self.tasks[index]
         agent = self.manager or task.agent
         if agent is None:
@@ -249,7 +249,7 @@ class CrewRun:
             index = event.origin.task_index
             if (
                 index < len(self._plan.tasks) and event.origin.task_id == self._plan.tasks[index].id
-            ):  # False for work that was delegated to a coworker, which has a task_id of its own
+            ):  # False for delegated work, which has a task_id of its own
                 self._outputs[index] = event.result
         elif isinstance(event, LLMFinished | LLMFailed | LLMCancelled):
             self.scope.note_shown(event)
@@ -330,8 +330,8 @@ def delegation_tools(
 ) -> list[BaseTool]:
     """Create two tools: one delegates work to a coworker, the other asks a coworker a question.
 
-    The chunks of the coworkers are part of the run's stream. ``prepare`` adds to a coworker's assignment what all
-    assignments of the run share, such as the tool cache.
+    The chunks of the coworkers are part of the run's stream. ``prepare`` changes a coworker's assignment before it is
+    carried out: a crew uses it to add the tool cache of the run.
 
     Raises:
         ValueError: two coworkers have the same role.

@@ -77,7 +77,7 @@ def read_verdict(guardrail: Guardrail, verdict: object) -> tuple[bool, Any]:
     """Return ``verdict``, the return value of a guardrail, as a pair ``(accepted, value or reason)``.
 
     Raises:
-        TypeError: ``verdict`` is not such a pair.
+        TypeError: ``verdict`` is not a pair, or does not begin with a bool.
     """
     if isinstance(verdict, tuple):
         pair = cast(tuple[Any, ...], verdict)

@@ -38,7 +38,7 @@ from rxflow.types import (
 
 
 def carry_out(scope: Scope, assignment: Assignment) -> Observable[Event]:
-    """Return a cold Observable of the events of one assignment. If it completes, the last is :class:`TaskFinished`."""
+    """Return a cold Observable of the events of one assignment. If it completes, the last event is TaskFinished."""
     labelled = scope.within(
         assignment.title,
         task_index=assignment.index,
@@ -68,7 +68,8 @@ def carry_out(scope: Scope, assignment: Assignment) -> Observable[Event]:
 class _TaskRun:
     """Makes attempts until an answer is accepted.
 
-    One count numbers all attempts, whether the output type, a guardrail or a person rejected the answer before.
+    All attempts are numbered in one series. Each rejection leads to the next number, no matter whether the output type,
+    a guardrail or a person rejected the answer.
     """
 
     def __init__(self, emitter: Emitter, assignment: Assignment, time_limit: _TimeLimit) -> None:
@@ -82,7 +83,7 @@ class _TaskRun:
         self._call_ids: list[str] = []
 
     async def result(self) -> TaskOutput:
-        """Return the answer that the output type, the guardrails and, with ``human_input``, a person accept."""
+        """Return an answer that the output type and the guardrails accept, and with ``human_input`` also a person."""
         if self._assignment.keep_start is not None:
             self._assignment.keep_start()
         self._keep_retries(0)
@@ -97,7 +98,7 @@ class _TaskRun:
         """Return the first answer that the output type and all guardrails accept.
 
         Raises:
-            GuardrailError: ``guardrail_max_retries`` retries were rejected too.
+            GuardrailError: the first answer and the answers of ``guardrail_max_retries`` retries were rejected.
         """
         conversation = Conversation(assignment, assignment.messages(), self._cache, self._call_spans, self._call_ids)
         self._time_limit.begin()
@@ -181,7 +182,8 @@ class _TaskRun:
 class _TimeLimit(Answerer):
     """The time limit of an agent for one task. The limit includes all attempts, and the judging of the answers.
 
-    The time stops while a question is open. To be informed of questions, this class is an answerer. It answers none.
+    The time stops while a question is open. This class is an answerer only because answerers are informed of questions.
+    It answers none.
     """
 
     def __init__(self, assignment: Assignment, loop: asyncio.AbstractEventLoop) -> None:

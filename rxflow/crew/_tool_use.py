@@ -81,7 +81,7 @@ class _Entry:
     The lock is held during the call, so that an equal call waits for the result.
     """
 
-    tool: BaseTool  # the cache's key contains the id of this object, which must not be freed and used again
+    tool: BaseTool  # kept alive: its id is in the cache's key, and the id of a freed object may be used again
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     results: list[Any] = field(default_factory=list[Any])
 

@@ -123,7 +123,7 @@ class Agent(Fillable):
 
     def _renew(self) -> None:
         super()._renew()
-        self._rate = limit_of(self.max_rpm, None)  # a limit that counts only the calls of the copy
+        self._rate = limit_of(self.max_rpm, None)  # a copy gets a limit of its own, which counts only its calls
 
     @property
     def model(self) -> LLM:

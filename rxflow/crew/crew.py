@@ -145,7 +145,7 @@ class Crew(Configurable):
             )
 
     def copy(self) -> Self:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Return another crew with its own agents and tasks, so that the two share no results."""
+        """Return a copy of this crew, with copies of its agents and tasks. The two crews share no results."""
         agents: dict[int, Agent] = {}
         tasks: dict[int, Task] = {}
 
@@ -260,7 +260,7 @@ class Crew(Configurable):
         return await all_of(self.kickoff_async(each) for each in inputs)
 
     def _check_all(self, inputs: Sequence[Inputs]) -> None:
-        """Check all inputs, so that no run starts if a later one is invalid."""
+        """Check all of ``inputs``, so that no run starts if any of them are invalid."""
         plan = self._plan()
         for each in inputs:
             _check_inputs(plan, each)

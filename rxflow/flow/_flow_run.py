@@ -1,11 +1,11 @@
 """One run of a flow: merges the events of the methods along the graph.
 
-Each call of a method is an Observable. When it completes, the calls that it triggers are merged in. RxPY's ``expand``
-would subscribe to another Observable for each item, and a method may emit thousands of chunks. So rxflow has its own
-merge, which looks for more methods only when a method completes.
+Each call of a method is an Observable. When a call completes, the calls that it triggers are merged in. RxPY's
+``expand`` would subscribe to another Observable for each item, and a method may emit thousands of chunks. So rxflow has
+its own merge, which looks for more methods only when a method completes.
 
 A completed method and the routers that it triggers are a *wave*. The routers run first, one after the other. If the
-name or label of a router triggers another router, the other router belongs to the wave too. When all routers of the
+name or label of a router triggers another router, that router also belongs to the wave. When all routers of the
 wave have run, the listeners follow in groups:
 
 1. The methods that wait for the completed method run at the same time, with everything that they trigger.
@@ -195,9 +195,9 @@ class _FlowRun(DisposableBase):
 
         When the call completes, :meth:`_complete` adds the completion to ``wave``.
 
-        ``triggers`` are the names of the methods and labels that met the method's condition. If ``method`` is a router
-        of the wave, ``causes`` has the name of ``method``, and of each earlier router that led to this call. Otherwise
-        ``causes`` is empty.
+        ``triggers`` are the names of the methods and labels that met the condition of ``method``. If ``method`` is a
+        router of the wave, ``causes`` has the name of ``method``, and of each earlier router that led to this call.
+        Otherwise ``causes`` is empty.
         """
         if self.subscriptions.is_disposed:
             return
@@ -318,7 +318,7 @@ class _FlowRun(DisposableBase):
     def _run_routers(self, wave: Wave) -> None:
         """Call the next router of the wave. If no router is left, call the listeners.
 
-        When the router completes, :meth:`_complete` calls this method again.
+        When the router completes, :meth:`_complete` calls :meth:`_run_routers` again.
         """
         while wave.for_routers and not wave.due_routers:
             occurrence = wave.for_routers.pop(0)

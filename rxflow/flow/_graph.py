@@ -50,19 +50,21 @@ Conditional: TypeAlias = Condition | str | Callable[..., Any]
 
 
 def or_(*conditions: Conditional) -> AnyOf:
-    """Return a condition that is met as soon as one of ``conditions`` is met. The other methods are not cancelled. ::
+    """Return a condition that is met as soon as one of ``conditions`` is met.
+
+    Methods of the other conditions continue. ::
 
         a         ----a-----------
         b         ---------b------
         or_(a, b) ----a-----------
 
-    After that, the condition can be met again only in two cases:
+    The condition can be met again only in two cases:
 
     - A router emits a label that the condition contains.
     - A new round of a cycle has begun, because a method that had completed was called again.
 
-    A method and the routers that it triggers meet the condition only once. For example, ``or_(begin, "ok")`` is met
-    once if ``begin`` triggers a router that returns "ok".
+    Together, a method and the routers that it triggers meet the condition only once. For example,
+    ``or_(begin, "ok")`` is met once if ``begin`` triggers a router that returns "ok".
 
     Raises:
         ValueError: there is no condition, or one of them is invalid.
@@ -73,7 +75,7 @@ def or_(*conditions: Conditional) -> AnyOf:
 def and_(*conditions: Conditional) -> AllOf:
     """Return a condition that is met when all of ``conditions`` are met. The last one to be met provides the result.
 
-    After that, all of them must be met again. ::
+    The condition is met again when all of ``conditions`` have been met again. ::
 
         a          ----a------------
         b          ---------b-------
@@ -187,7 +189,7 @@ def router(condition: Conditional | None = None, *, emit: Sequence[str] | None =
 
     Without a condition, this decorator turns a ``@start`` or ``@listen`` method into a router. ``emit`` lists the
     labels that the method may return. The list is used in drawings, and to find misspelt labels. A return type that is
-    a ``Literal`` or an Enum has the same effect.
+    a ``Literal`` or an Enum has the same effect as ``emit``.
     """
     parsed = None if condition is None else parse_condition(condition, "@router")
     labels = (emit,) if isinstance(emit, str) else None if emit is None else tuple(emit)
@@ -257,7 +259,7 @@ class Graph:
         return [m for m in starts if m.condition is None] or starts
 
     def group_by_trigger(self) -> Mapping[str, Sequence[Method]]:
-        """Return the methods that wait for each name. The keys are the names of methods and labels in conditions.
+        """Return the waiting methods by the name that they wait for: the name of a method, or a label.
 
         Without this index, the time of a run would grow with the square of the number of methods.
         """
@@ -268,7 +270,7 @@ class Graph:
         return waiting
 
     def check(self) -> None:
-        """Warn about each unknown name in a condition, if the method can run without it.
+        """Warn about each unknown name in a condition, if the method can run without this name.
 
         If a router may emit any label, no name counts as unknown.
 

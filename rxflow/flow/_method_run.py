@@ -143,8 +143,9 @@ def run_method(
 
     If there are none, the result is the joined text.
 
-    A generator of text is treated like an Observable. A streaming output is read, and its result is the result of the
-    method. Any other return value is itself the result.
+    A generator of text is treated like an Observable. But if the generator returns a value other than None, this value
+    is the result. A streaming output is read, and its result is the result of the method. Any other return value is
+    itself the result.
     """
 
     async def work(emitter: Emitter) -> None:
@@ -176,7 +177,7 @@ def read_label(outcome: Any) -> str | None:
 
 
 def name_kind(method: Method) -> str:
-    """Return "router", "start" or "listen", as in the events of a method."""
+    """Return the kind of ``method`` for its MethodStarted event: "router", "start" or "listen"."""
     if method.is_router:
         return "router"
     return "start" if method.is_start else "listen"
@@ -216,7 +217,7 @@ async def _read_generator(
     If the first item is neither text nor a chunk, nothing is emitted. The result is then a generator of the same items.
 
     ``is_method`` is True if the method itself is a generator function. If it is False, the method has returned the
-    generator. An empty generator is then returned itself.
+    generator. If such a generator has no items, the generator itself is returned.
     """
 
     def read() -> Any:

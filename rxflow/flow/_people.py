@@ -1,4 +1,4 @@
-"""Questions of flows to people: ``self.ask(…)``, and ``@human_feedback`` for judging a method's result."""
+"""Lets flows ask people: ``self.ask(…)`` asks a question, ``@human_feedback`` asks for feedback on a result."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class AsksPeople:
     """Base class of :class:`Flow`, with the methods that ask people."""
 
     input_provider: Who | None = None
-    """What answers the questions of this flow, before the answerers outside the flow are asked.
+    """An answerer for the questions of this flow. It is asked before the answerers outside the flow.
 
     It is a function, an Observable, an Inbox, or an object with ``request_input``.
     """
@@ -58,7 +58,7 @@ class AsksPeople:
         """Ask a person, and wait for the answer. This blocks the thread; async code uses :meth:`ask_async` instead.
 
         If the flow has exactly one store, the state is saved first. :func:`rxflow.operators.answer_with` describes who
-        answers. If nobody answers, the run is paused, and the code after this call is not executed.
+        answers. If no answerer takes the question, the run is paused, and the code after this call is not executed.
 
         Args:
             message: the question.
@@ -226,7 +226,7 @@ async def ask_for_feedback(
 
 
 def _find_provider(flow: Flow[Any], method: str, feedback: Feedback, output: Any) -> Sequence[Answerer]:
-    """Return who is asked first: the ``provider`` of ``@human_feedback``. Without a provider, return an empty tuple."""
+    """Return the answerers to ask first: the ``provider`` of ``@human_feedback``, or none without a provider."""
     provider = feedback.provider
     if provider is None:
         return ()

@@ -24,9 +24,9 @@ class FlowState(BaseModel):
 
 
 def create_state(given: object, where: str) -> State:
-    """Create the initial state from ``given``: a model class, an instance of one, a dict, or None for an empty dict.
+    """Create the initial state from ``given``: a model class, an instance of one, or a dict.
 
-    If the id is missing or empty, a new id is set.
+    None and the class ``dict`` mean an empty dict. If the id is missing or empty, a new id is set.
 
     Raises:
         TypeError: ``given`` is none of these.
@@ -88,8 +88,8 @@ def merge_inputs(state: State, inputs: Mapping[str, Any]) -> State:
 def require_known(state: object, inputs: Mapping[str, Any]) -> None:
     """Raise ValueError if ``state`` is a model that does not accept the name of one of ``inputs``.
 
-    A run ignores such an input, because programs may pass more than a state needs. If a person typed the input, it is a
-    mistake.
+    A run ignores such an input, because programs may pass more than a state needs. Call this function for inputs that a
+    person typed: there, an unknown name is a mistake.
     """
     if not isinstance(state, BaseModel) or type(state).model_config.get("extra") == "allow":
         return

@@ -25,7 +25,9 @@ class Occurrence:
 
 
 class Wave:
-    """A completed method and the routers that it triggers. ``parent`` continues when the last of its waves is over.
+    """A completed method and the routers that it triggers.
+
+    ``parent`` is the wave that continues when all waves with this parent are over. It is None for the outermost wave.
 
     ``for_routers`` has the occurrences that may still trigger routers. ``for_listeners`` has the occurrences that may
     still trigger listeners. ``due_routers`` are the routers to call next.
@@ -78,7 +80,7 @@ class DueMethods:
         self._completed.add(name)
 
     def note_routers_over(self, wave: Wave) -> None:
-        """Record that the routers of ``wave`` are done, so that its listeners follow."""
+        """Record that the routers of ``wave`` are done. Called before the first listener of ``wave`` is called."""
         wave.fired_before = frozenset(self._fired)
 
     def find_routers(self, wave: Wave, occurrence: Occurrence) -> list[tuple[Method, tuple[str, ...]]]:
@@ -103,8 +105,8 @@ class DueMethods:
     def find_listeners(self, wave: Wave, occurrence: Occurrence) -> list[tuple[Method, tuple[str, ...]]]:
         """Return the listeners that are due after ``occurrence``, each with the triggers that met its condition.
 
-        An ``or_`` listener that has run may run again if ``occurrence`` is a label. But if it has run since this wave
-        called its first listener, it does not run again, because it has already run for this wave.
+        An ``or_`` listener that has run is not due again before a new round of a cycle begins, with one exception: if
+        it had run before this wave called its first listener, a label of this wave lets it run once more.
         """
         due: list[tuple[Method, tuple[str, ...]]] = []
         for method in self._waiting.get(occurrence.trigger, ()):

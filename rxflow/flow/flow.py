@@ -145,7 +145,10 @@ class Flow(AsksPeople, Generic[S]):
 
     @property
     def method_outputs(self) -> list[Any]:
-        """The results of methods in the current or last run, in order of completion, with the labels of routers."""
+        """The results of methods in the current or last run, in order of completion.
+
+        The result of a router is its label. With ``@human_feedback``, it is the value that the router returned.
+        """
         return list(self._record.outputs)
 
     @property
@@ -375,7 +378,7 @@ class Flow(AsksPeople, Generic[S]):
         return started is not None
 
     async def _restore(self, emitter: Emitter, keeper: StateKeeper, inputs: Inputs, restore_from: str | None) -> None:
-        """Replace the state by the saved one and ``inputs``, but keep the id. If nothing was saved, keep the state."""
+        """Set the state to the saved one, with ``inputs`` merged in. Keep the id. If none was saved, change nothing."""
 
         def read(saved: Mapping[str, Any]) -> State:
             return replace_state(self._state, {**saved, "id": self.flow_id})
@@ -389,10 +392,7 @@ class Flow(AsksPeople, Generic[S]):
             )
 
     def _describe_other(self, journal: Journal) -> str:
-        """Return the message of the error for the log of another flow.
-
-        Without this error, the flow would start from the beginning, and pay for all calls again.
-        """
+        """Return the error message for another flow's log. Without the error, all calls would be paid for again."""
         own = self.name or type(self).__name__
         names = " and ".join(map(repr, journal.flow_names)) or "none"
         return (

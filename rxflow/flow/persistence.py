@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FlowPersistence", "PersistenceError", "SQLiteFlowPersistence", "persist"]
 
-# Makes this module count as a package. So the module rxflow.flow.persistence.sqlite can exist, as an alias of this one,
-# for programs that import it as in CrewAI.
+# Makes this module count as a package, so that programs can import rxflow.flow.persistence.sqlite, as in CrewAI. See
+# rxflow._aliases for that name.
 __path__: list[str] = []
 
 logger = logging.getLogger("rxflow")
@@ -63,7 +63,7 @@ class FlowPersistence(BaseModel, ABC):
 
     @abstractmethod
     def init_db(self) -> None:
-        """Prepare the store, for example by creating tables. rxflow does not call this method; a store may."""
+        """Prepare the store, for example by creating tables. rxflow does not call it; a store may call it itself."""
 
     @abstractmethod
     def save_state(self, flow_uuid: str, method_name: str, state_data: dict[str, Any] | BaseModel) -> None:
@@ -275,7 +275,7 @@ class StateKeeper:
 
 
 def _copy(state: State) -> State:
-    """Return a copy of ``state``, which cannot change while it is being saved.
+    """Return a copy of ``state`` for the store. Nothing changes the copy while it is being saved.
 
     A method in another thread may change ``state`` at any time. If a change disturbs the copying, ``state`` is copied
     again.

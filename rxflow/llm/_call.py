@@ -1,4 +1,4 @@
-"""One LLM call: turns the deltas of a source into events, retries early failures, and cuts at stop sequences."""
+"""One LLM call: turns deltas into events, retries a call that fails before its first chunk, cuts at stop sequences."""
 
 from __future__ import annotations
 
@@ -97,9 +97,9 @@ def read_stop(stop: Any) -> list[str]:
 
 
 def cut_at_stop(deltas: Observable[Delta], request: Request) -> Observable[Delta]:
-    """End an answer before the first stop sequence in its text, and close the connection.
+    """Return ``deltas``, cut before the first stop sequence in the text. The cut closes the connection.
 
-    The sequences are the parameter or hint ``stop`` of ``request``. ::
+    The stop sequences are the parameter or hint ``stop`` of ``request``. ::
 
         deltas    "Thought"--"\\nObs"--"ervation:"--" never"--E|
         result    "Thought"-----------E|             (E: Ending, stop=["\\nObservation:"])
@@ -198,8 +198,8 @@ def make_call(
         try:
             await speak(emitter, answer)
         finally:
-            # If the entry is still there, no event has ended the call at the border: the call was cancelled, or an
-            # operator holds the event back.
+            # If the entry is still there, no final event of the call has reached the border: the call was cancelled, or
+            # an operator holds the event back.
             if span_id in calls:
                 calls[span_id] = answer.summarize()
 
@@ -338,9 +338,9 @@ class _Answer:
         return estimate_usage(self._request.messages, [*self._text, *self._reasoning, *arguments])
 
     def note_usage(self) -> None:
-        """Add the usage to the ledger of the scope when the call finishes, fails or is cancelled.
+        """Add the usage and the cost to the ledger of the scope. Called when the call finishes, fails or is cancelled.
 
-        If the usage was already added, do nothing.
+        If they were already added, do nothing.
         """
         if not self._noted.take():
             return

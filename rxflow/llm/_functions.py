@@ -160,12 +160,12 @@ _CLOSE = "\n```"  # JSON escapes the line breaks in strings, so the arguments of
 def offering_in_text(source: Source, request: Request) -> Observable[Delta]:
     """Return the deltas of a call to ``source``. The prompt describes the tools of ``request`` in text.
 
-    Tool calls in the text of the answer become deltas. ::
+    Each tool call in the text of the answer becomes a :class:`ToolCallDelta`. ::
 
         source    "Let me look. "---"```tool_call⏎{…}"---"⏎```"---E|
         result    "Let me look."-------------------------T--------E|
 
-    T is a :class:`ToolCallDelta`, E is the :class:`Ending`.
+    T is the ToolCallDelta, E is the :class:`Ending`.
     """
     instructions = [_instructions(request)] if request.may_call_tools and request.functions else []
     worded = replace(
@@ -290,8 +290,8 @@ class _FenceReader:
 def _parse(body: str) -> tuple[str, str]:
     """Return the name and arguments of the tool call in ``body``, the content of a fence.
 
-    If ``body`` is not such a call in JSON, return an empty name, and ``body`` as the arguments. The model then gets an
-    error message.
+    If ``body`` is not a JSON object with a name, return an empty name, and ``body`` as the arguments. The model then
+    gets an error message.
     """
     try:
         call = from_json(body.strip())

@@ -133,7 +133,7 @@ class _Queues:
 
 @dataclass(slots=True)
 class _Slot:
-    """A slot that was counted for a call, but is free again, because the call was cancelled meanwhile.
+    """A free slot. It was counted for a call, but the call was cancelled before it could use the slot.
 
     Another call may use the slot until the loop's clock shows ``until``.
     """
@@ -243,8 +243,8 @@ class _Store:
             if not await limiter.test(item, *name, cost=cost):
                 stats = await limiter.get_window_stats(item, *name)
                 return max(MIN_WAIT_S, min(float(stats.reset_time) - time.time(), limits.period))
-        # Another machine may take the last slot between the tests and this line. If one limit then refuses the request,
-        # the other limit has counted it in vain, so slightly fewer requests are sent.
+        # Another machine may take the last slot between the tests and this line. If only one of the two limits then
+        # refuses the request, the other one has counted it in vain. So slightly fewer requests are sent.
         taken = [await limiter.hit(item, *name, cost=cost) for limiter, item, cost in items]
         return 0.0 if all(taken) else MIN_WAIT_S
 

@@ -122,7 +122,7 @@ class Run:
     def read(self, after: int = -1) -> RunReader:
         """Return a reader for a coroutine that may be slower than the run.
 
-        Each step of the loop gets the events that are ready, at most 256. ::
+        Each step of this loop gets the events that are ready, at most 256::
 
             with closing(run.read()) as reader:
                 async for events in reader:
@@ -142,7 +142,7 @@ class Run:
         return self._events(after, lambda event: not is_repeated(event)).select(chunks)
 
     def output(self, after: int = -1) -> FlowStreamingOutput | CrewStreamingOutput:
-        """Return the chunks as an output, for ``for`` and ``async for``, like a streaming ``kickoff()``."""
+        """Return an output with the chunks, like a streaming ``kickoff()``. Use it in ``for`` or ``async for``."""
         output = CrewStreamingOutput if self._kind == "crew" else FlowStreamingOutput
         return output(source=self._events(after, lambda event: not is_repeated(event)))
 
@@ -207,7 +207,7 @@ class Run:
             with suppress(RunExistsError):
                 claimed = self._claim(lambda note: None)
                 end = End("cancelled", reason=encodable(reason))
-                # True if the run was resumed after look_up(), and has already ended or paused again.
+                # If this is true, the run was resumed after look_up(), and has already ended or paused again.
                 if claimed[1].generation > head.generation + 1:
                     found = self._find_end(claimed, head.last)
                     end = end if found is None or found.status == "paused" else found
@@ -233,7 +233,7 @@ class Run:
         that was given to :meth:`Runs.start`.
 
         Raises:
-            LookupError: no such question is waiting, or the run was forgotten.
+            LookupError: no question with this id is waiting, or the run was forgotten.
             ValueError: the answer does not fit the question. Also raised if the run is paused, and :meth:`resume` needs
                 a ``target``.
             RuntimeError: the run is neither live nor paused.
@@ -270,9 +270,9 @@ class Run:
 
         Args:
             answers: the answers to questions of :meth:`pending`, by ``request_id``.
-            target: the flow or crew to run, or its import path. The default is the flow or crew that has paused in this
-                :class:`Runs`. If there is none, it is the import path with which the run was started. If there is no
-                import path either, it is the flow or crew that this ``Run`` object has started, restarted or resumed.
+            target: the flow or crew to run, or its import path. The default is the first of these that exists: the flow
+                or crew whose run has paused in this :class:`Runs`; the import path with which the run was started; the
+                flow or crew that this ``Run`` object has started, restarted or resumed.
             answer_within: how long a question waits; see :meth:`Runs.start`.
 
         Raises:
@@ -307,7 +307,7 @@ class Run:
         worker = self._workers.create(self.id, answer_within)
         claimed = self._claim(worker.on_note)
         last = past[-1].seq
-        # The run has newer events than ``past``: it only seemed lost, or somebody else has resumed it.
+        # If there are newer events than ``past``, the run only seemed lost, or somebody else has resumed it.
         if claimed[1].last > last:
             end = self._find_end(claimed, last)
             if end is not None and end.status == "completed":
@@ -361,8 +361,8 @@ class Run:
         continue the same log: readers receive a :class:`Retracted` for all earlier chunks, and then the new events.
 
         Args:
-            target: the flow or crew to run, or its import path. The default is the flow or crew that has paused in this
-                :class:`Runs`. If there is none, it is the import path with which the run was started.
+            target: the flow or crew to run, or its import path. The default is the first of these that exists: the flow
+                or crew whose run has paused in this :class:`Runs`; the import path with which the run was started.
 
         Raises:
             RunExistsError: the run is running.
@@ -409,7 +409,7 @@ class Run:
 
 
 def _reason_to_restart(head: Head, last: int) -> Exception:
-    """Return the error for the :class:`Retracted` event when a run without an error of its own is restarted."""
+    """Return the error for the :class:`Retracted` event of a restart, for a run that has not ended with an error."""
     if head.status == "lost":
         return RunLost(head.run_id, last)
     if head.status == "cancelled":

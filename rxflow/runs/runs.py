@@ -38,9 +38,9 @@ class Runs:
         store: ``"sqlite:///runs.db"``, ``"redis://host:6379/0"``, a :class:`Store`, or None for the memory of this
             process. An SQLite URL with three slashes has a relative path; with four slashes, it has an absolute path.
         keep: how long a run is kept after it has ended or was lost; None: until :meth:`forget` is called. A paused run
-            is kept too, because it has not ended.
+            has not ended, so it is kept.
         max_events: how many of a run's newest events are kept; None: all.
-        lease: how long a worker counts as alive without renewing its lease; None: 5 s. After that, readers get
+        lease: how long a worker counts as alive without renewing its lease; None: 5 s. After this time, readers get
             :class:`RunLost`.
         on: the cluster that carries out the runs, such as ``rxflow.cluster.Ray()``; None: this process.
 
@@ -49,8 +49,8 @@ class Runs:
     resumed are cancelled.
 
     Raises:
-        ValueError: ``store`` has none of these forms, or ``on`` cannot use it. Also raised if a number is not above 0,
-            or if ``keep``, ``max_events`` or ``lease`` is given with a :class:`Store`.
+        ValueError: ``store`` has none of the forms above, or the cluster ``on`` cannot use the store. Also raised if
+            ``keep``, ``max_events`` or ``lease`` is not above 0, or is given with a :class:`Store`.
         StoreError: the store cannot be opened, or has another version.
     """
 
@@ -85,14 +85,14 @@ class Runs:
         run_id: str | None = None,
         answer_within: Seconds | None = None,
     ) -> Run:
-        """Start a run, in this process or in the cluster ``on``. By default, the run continues even if nobody reads it.
+        """Start a run. By default, the run continues even if nobody reads it.
 
-        In this process, the run uses the event loop of this thread if one is running. Otherwise the run uses a loop on
-        another thread.
+        The run is carried out in this process, or in the cluster that :class:`Runs` got as ``on``. In this process, the
+        run uses the event loop that is running in this thread. If there is none, it uses a loop on another thread.
 
         Args:
             target: a flow, a crew, or an import path such as ``"trips:Trip"``. Without an import path,
-                :meth:`Run.restart` needs the flow or crew again, unless the run has paused in this object.
+                :meth:`Run.restart` needs the flow or crew again, unless the run has paused in this ``Runs`` object.
             inputs: the inputs of the flow or crew.
             when_unread: what happens to a run without readers. With ``"detach"``, the run continues. With
                 ``"cancel"``, the run is cancelled when its last reader leaves. With a time, the run is cancelled when

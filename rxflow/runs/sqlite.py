@@ -2,8 +2,8 @@
 
 One thread of this process owns the connection to the file. So no event loop waits for the disk, and the batches of
 several runs can share a transaction. Readers in this process are woken directly. SQLite cannot signal other processes,
-so the thread checks every 5 ms whether another process has changed the file (``PRAGMA data_version``, 5 µs). This
-is only done while this process carries out runs or waits for events.
+so the thread checks every 5 ms whether another process has changed the file (``PRAGMA data_version``, 5 µs). The
+thread checks only while this process carries out runs or waits for events.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class SQLiteLog(Store):
         path: the file. Its folder must exist and be on a local disk.
         lease_s: seconds without a renewal after which a worker counts as dead.
         keep_s: seconds for which a run is kept after it has ended or was lost; None: until :meth:`forget` is called. A
-            paused run is kept too, because it has not ended.
+            paused run has not ended, so it is kept.
         max_events: how many of a run's newest events are kept; None: all.
         busy_s: seconds to wait while another process has locked the file.
 

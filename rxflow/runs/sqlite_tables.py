@@ -123,7 +123,7 @@ class Tables:
         self._version = 0
 
     def open(self) -> None:
-        """Connect, and create the tables if the file is empty. Raises StoreError if either fails."""
+        """Connect, and create the tables if the file is empty. Raises StoreError if the file cannot be used."""
         deadline = time.monotonic() + self._busy_s
         while True:
             try:
@@ -160,8 +160,10 @@ class Tables:
     def append(self, batch: Batch, end: End | None) -> None:
         """Append the events that are not yet stored, and the end if there is one.
 
+        If the end is "lost", and the run is not live any more, nothing is stored.
+
         Raises:
-            EventTooLargeError: an event is too large. The events before it are stored.
+            EventTooLargeError: an event is too large. The events before it are stored, but the end is not.
             NotTheWriterError: another worker writes the run, or the run was forgotten.
             RunExistsError: another run with the same id has begun.
         """

@@ -35,7 +35,7 @@ Claim: TypeAlias = tuple[Writer, Head]
 LOOPS_WAIT_S = 1.0
 """Seconds in which stopped runs can end on their own event loops. After that, :meth:`Workers.cancel` ends them."""
 UNREAD_END_S = 0.2
-"""A run that is cancelled because nobody reads it is ended this many seconds after its connections were closed."""
+"""Seconds between two steps of cancelling a run that nobody reads: closing its connections, and ending the run."""
 STORE_WAIT_S = 5.0
 """Seconds in which the store can write the ends of stopped runs. After that, a warning is logged."""
 
@@ -85,8 +85,10 @@ class Worker:
         return log.done
 
     def on_note(self, note: Note) -> None:
-        """Obey a note. May be called in any thread; the store calls it."""
-        self._early.append(note)  # before the check, because begin() obeys the early notes after it sets the flag
+        """Obey a note. The store calls this method, in any thread."""
+        # Add the note first, and then read has_begun. begin() sets has_begun first, and then reads the early notes. In
+        # this order, no note is missed.
+        self._early.append(note)
         if self.has_begun:
             self._obey_early_notes()
 
@@ -144,8 +146,8 @@ class Worker:
     def _cancel_unread(self, reason: str) -> None:
         """Close the run's connections to providers now, and stop the rest of the run a little later.
 
-        This is for runs that nobody reads, so nobody waits for their ends. If many readers leave at once, the
-        connections of all runs are closed before the first run is ended.
+        The run can be ended later, because nobody reads it, and so nobody waits for its end. If the readers of many
+        runs leave at once, the connections of all these runs are closed before the first run is ended.
         """
         if self._border is None:
             self.cancel(reason)
@@ -196,7 +198,7 @@ class Worker:
     async def _flush(self, home: asyncio.AbstractEventLoop) -> None:
         """Wait until all events emitted so far are in the store.
 
-        ``home`` is the loop on which the run emits its events. If it is closed, return at once.
+        ``home`` is the loop on which the run emits its events. If this loop is closed, return at once.
         """
         written: Future[None] = Future()
         flush = partial(self._log.flush, written)
@@ -208,7 +210,7 @@ class Worker:
         await on_this_loop(written)
 
     def _close_span(self, started: Started, reason: str) -> Event:
-        """Return the event that closes a span that is still open when the log ends. ``started`` has begun the span."""
+        """Return the event that closes the span of ``started``. Called for each span that is open when the log ends."""
         border = cast(Border, self._border)  # not None, because the run has already emitted ``started``
         return border.stamp(border.describe_stopped(started, reason))
 

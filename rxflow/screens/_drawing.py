@@ -1,4 +1,4 @@
-"""Draws a run with rich, live and as a summary. For pipes, files and simple terminals, prints plain lines instead."""
+"""Draws a run with rich, live and as a summary. For pipes, files and simple terminals, writes plain lines instead."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Transcript:
                 pass
 
     def finish(self) -> Iterator[str]:
-        """Yield the incomplete lines that are left, an error that was not shown yet, and how the run ended."""
+        """Yield the incomplete lines, the run's error if it was not shown yet, and a line about how the run ended."""
         yield from self._end_lines()
         error = self._tree.error
         if error is not None and error is not self._shown_error:
@@ -144,7 +144,7 @@ class Transcript:
             yield f"{name}: {part}"
 
     def _end_lines(self, span_id: str | None = None, name: str | None = None) -> Iterator[str]:
-        """Yield the incomplete lines of one span or of one speaker; of all if neither is given."""
+        """Yield the incomplete lines of the given span or speaker. Without arguments, yield all incomplete lines."""
         for key in [key for key in self._unsaid if span_id in (None, key[0]) and name in (None, key[1])]:
             text = show_line(self._unsaid.pop(key)).strip()
             if text:
@@ -301,8 +301,8 @@ class Drawing:
     def _choose(self, lanes: list[Lane], limit: int) -> list[Lane]:
         """Choose at most ``limit`` lanes to draw, and return them in their original order.
 
-        Open lanes are chosen before closed lanes. If two lanes are both open or both closed, a lane that was drawn last
-        time is preferred. Otherwise the lane that changed last is preferred.
+        Open lanes are preferred to closed lanes. Among open lanes, and among closed lanes, those that were drawn last
+        time are preferred. If two lanes are still equal, the lane that changed last is preferred.
         """
         chosen = sorted(lanes, key=lambda lane: (lane.is_open, lane in self._shown_lanes, lane.spoke_at), reverse=True)[
             : max(1, limit)

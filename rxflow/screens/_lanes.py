@@ -1,4 +1,4 @@
-"""What a screen shows of each speaker (a ``Lane``), the spending of a run, and functions that show values as text."""
+"""The lanes of a screen (one for each speaker), the spending of a run, and functions that show values as text."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ MAX_LANE_CHARS = 20_000
 """The greatest number of characters that a lane keeps. Older text is dropped, because screens show only the end."""
 
 MAX_LANES = 200
-"""The greatest number of lanes that are kept. A further lane replaces the one that has not changed for longest."""
+"""The greatest number of lanes that are kept. A further lane replaces the lane whose speaker was silent longest."""
 
 
 class Kind(Enum):
@@ -206,9 +206,9 @@ class Lane:
     size: int = 0
 
     def say(self, kind: Kind, text: str, item: StreamChunk | ReasoningChunk | None = None) -> Entry:
-        """Append ``text`` to the last entry if that entry has the same kind and call; otherwise begin a new entry.
+        """Append ``text`` to the last entry, or to a new entry. Return the entry.
 
-        Return the entry that has the text.
+        The last entry is used if it has the kind ``kind`` and belongs to the same call as ``item``.
         """
         last = self.entries[-1] if self.entries else None
         if last is None or last.kind is not kind or not _belong_together(last.item, item):
@@ -326,7 +326,7 @@ def _call_of(item: StreamChunk | ReasoningChunk) -> tuple[str, int]:
 
 
 RATE_WINDOW_S = 2.0
-"""Over how many seconds the rate of output is computed."""
+"""The rate of output is computed over this many seconds."""
 
 _STEP_S = 0.1  # seconds; all output within one step is counted as one entry of the window
 _FREE = "rxflow/demo"

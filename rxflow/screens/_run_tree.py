@@ -68,8 +68,8 @@ class RunTree:
     def now(self) -> float:
         """The current time of the run. When all roots have ended or paused, this is the time of the last end or pause.
 
-        Until then, it is the time of the last event plus the real time since that event came. The times of events are
-        those of the recording, if the run was recorded.
+        Until then, it is the time of the last event plus the real time since that event came. For a recorded
+        run, the times of events are those of the recording.
         """
         ended = (span.ended_at for span in self.roots)
         if self.roots and all(at is not None for at in (span.ended_at for span in self.roots)):
@@ -114,7 +114,7 @@ class RunTree:
         """Add one event. Return a line of text for a retraction, a retry or a question; "" for other events."""
         at = (event.at if isinstance(event, StreamChunk | Happened) else 0.0) or time.time()  # type: ignore[redundant-expr] # pyright: ignore[reportUnnecessaryIsInstance]
         self._last_at, self._last_seen = at, time.monotonic()
-        if is_repeated(event):  # the tree has already counted the event before the run was resumed
+        if is_repeated(event):  # the tree has counted the original event, from before the run was resumed
             return ""
         if isinstance(event, StreamChunk):
             self.spending.add_output(event.span_id, event.content, at)
@@ -133,7 +133,7 @@ class RunTree:
         return ""
 
     def stop(self, reason: str = "") -> None:
-        """Record that the run was stopped from outside, so that no more events follow."""
+        """Record that the run was stopped from outside. No more events follow."""
         for root in self._open_roots():
             root.note = root.note or reason
             self._close(root, State.STOPPED, self.now)
@@ -215,7 +215,7 @@ class RunTree:
         return None
 
     def _forget(self, span: Span) -> None:
-        """Drop the spans below ``span``, and its old id: they are from the previous round. Their cost still counts."""
+        """Drop the spans below ``span``, and the old id of ``span``. The spending of the dropped spans still counts."""
         for below in span.walk():
             self._spans.pop(below.span_id, None)
             self._lane_of.pop(below.span_id, None)

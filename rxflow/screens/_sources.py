@@ -1,4 +1,4 @@
-"""What a screen can show: a flow, a crew, or any Observable of events."""
+"""The sources that a screen can show: a flow, a crew, or any Observable of events."""
 
 from __future__ import annotations
 

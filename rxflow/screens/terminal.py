@@ -123,7 +123,7 @@ class Dashboard:
         console: a console of rich; by default one on standard output.
         plain: print lines even in a terminal.
         methods: the names of the flow's methods. These methods are shown even before they start.
-        summary: print the tree, the figures and the result at the end. It has no effect on plain lines, whose last line
+        summary: print the tree, the figures and the result at the end. Plain lines ignore this option: their last line
             always has the figures.
         tree: the state that the screen draws; by default a new one with ``methods``.
     """
@@ -166,13 +166,14 @@ class Dashboard:
     def make_room(self, events: Observable[T]) -> Observable[T]:
         """Return a stream of the same events. While a question is open, the dashboard is not drawn.
 
-        So a person can type the answer in the terminal. The dashboard is removed on the run's loop, before the question
-        is printed. :meth:`add` would be too late: its caller may get the event only after the question is printed.
+        Without the dashboard, a person can type the answer in the terminal. The stream removes the dashboard on the
+        run's loop, before the question is printed. :meth:`add` would be too late, because its caller may get the event
+        only after the question is printed.
         """
         return through(rxops.do_action(self.note_question))(events)
 
     def note_question(self, event: object) -> None:
-        """If ``event`` is a question, remove the dashboard. If it answers the last open question, draw it again."""
+        """Remove the dashboard when ``event`` is a question. Draw it again when no question is open any more."""
         live = self._live
         if live is None or not isinstance(event, InputRequested | InputReceived):
             return

@@ -40,7 +40,7 @@ class Next:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Failed:
-    """The signal that ends a stream with an error. Two are equal if their errors have equal types and messages."""
+    """The signal that ends a stream with an error. Two are equal if their errors have the same type and message."""
 
     error: BaseException
 
@@ -122,7 +122,7 @@ __tracebackhide__ = True  # pytest's tracebacks show the line with the diagram, 
 
 
 class MarbleSyntaxError(ValueError):
-    """A string is not a marble diagram. The message points at the wrong column and describes the problem."""
+    """A string is not a marble diagram. The message points at the column of the problem, and describes the problem."""
 
     def __init__(self, diagram: str, column: int, problem: str) -> None:
         shown = "".join(char if char.isprintable() else " " for char in diagram)
@@ -150,7 +150,7 @@ def parse_hot(diagram: str, values: Mapping[str, Any] | None = None, error: Base
 
 
 def parse_script(diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None) -> Timeline:
-    """Parse a script: ``parse_script("he-ll-o|")``. An item that ``values`` does not name is the text itself."""
+    """Parse a script: ``parse_script("he-ll-o|")``. If a text is not a name in ``values``, the item is the text."""
     return _timeline(diagram, _place_marks(diagram, _runs(diagram)), Decimal(0), values, error)
 
 

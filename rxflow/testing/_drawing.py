@@ -39,7 +39,7 @@ class Drawing:
 
 
 def draw(timeline: Timeline, values: Mapping[str, Any] | None = None) -> str:
-    """Draw a timeline that begins at 0 or later. Items that are in ``values`` get their names from there.
+    """Draw a timeline that begins at 0 or later. Items get their names from ``values``, if they have a name there.
 
     If the marks at one time are wider than the gap to the next time, the next time is drawn in brackets:
     ``(ab)[1ms]c``.
@@ -338,8 +338,8 @@ def cassette(path: AnyPath, *kinds: type[Any]) -> Tape:
         marbles.expect(from_cassette("support.cassette").pipe(ops.text())).to_be(*tape)
 
     Times are in whole milliseconds. In the diagram, an item takes one millisecond, and a group takes one for each of
-    its characters. An item that was recorded within that time of the previous one is later in the diagram than in the
-    recording. So the last line above needs a recording in virtual time, with enough time between the chunks.
+    its characters. If the next item was recorded before this time is over, it is later in the diagram than in the
+    recording. So the last line of the example needs a recording in virtual time, with enough time between the chunks.
 
     Args:
         path: the file.

@@ -62,7 +62,7 @@ class MarbleSource(Observable[Any]):
         self._is_noting = True
 
     def note_no_more(self) -> None:
-        """Record no more disposals. Called when a play ends. Subscriptions that are still open then have no end."""
+        """Record no more disposals, because the play has ended. Subscriptions that are still open have no end."""
         self._is_noting = False
 
     def _listen(self, observer: ObserverBase[Any], loop: VirtualLoop) -> DisposableBase:
@@ -135,8 +135,8 @@ def now_of(loop: asyncio.AbstractEventLoop) -> int | float:
 
 
 def _play(timeline: Timeline, loop: VirtualLoop, zero: float, say: Callable[[Signal], None]) -> DisposableBase:
-    # Set all timers at once, as RxJS does. If two sources emit at the same time, the source that began to play first
-    # then emits first.
+    # Set all timers at once, as RxJS does. Timers of the same time fire in the order in which they were set. So if two
+    # sources emit at the same time, the source that began to play first emits first.
     timers = [
         loop.call_at(zero + moment.time / 1000, say, moment.signal)
         for moment in timeline
@@ -256,8 +256,8 @@ class Marbles:
     ) -> Expectation:
         """Return an expectation about ``observable``. Its ``to_be()`` and ``to_say()`` compare the output.
 
-        ``subscription`` is a diagram of the start and end of the subscription, such as ``"^---!"``. ``until`` sets
-        the end, in virtual seconds, if the diagram does not.
+        ``subscription`` is a diagram of the start and end of the subscription, such as ``"^---!"``. If this
+        diagram has no end, ``until`` can set the end, in virtual seconds.
         """
         if not isinstance(observable, ObservableBase):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(
@@ -358,8 +358,8 @@ class Expectation:
     def to_be(self, diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None) -> None:
         """Raise AssertionError unless the stream emitted exactly the signals of ``diagram``, at the same times.
 
-        A text in ``values`` also equals a chunk with that content. Other values are compared with ``==``, and errors by
-        their type and message.
+        An expected text also equals a chunk with that content. Other values are compared with ``==``, and errors are
+        compared by their types and messages.
         """
         self._compare(diagram, parse(diagram, values, error), values)
 

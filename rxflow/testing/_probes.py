@@ -20,8 +20,8 @@ def probe(name: str = "probe") -> Probe:
         flow.observe().pipe(seen, ops.take(1)).subscribe()
         seen.assert_cancelled()
 
-    A probe receives what a subscriber at this point would receive. After ``observe()``, that is the chunks. Operators
-    after the probe then receive only the chunks too, so they cannot select other events of the run.
+    A probe receives what a subscriber at this point would receive: directly after ``observe()``, the chunks. It passes
+    on only what it receives, so operators after the probe cannot select other events of the run.
 
     With the pytest plugin, a test fails if a subscription through a probe has neither ended nor been disposed. ``name``
     identifies the probe in error messages.
@@ -30,7 +30,7 @@ def probe(name: str = "probe") -> Probe:
 
 
 class Probe:
-    """An operator that counts its subscriptions, and how they end.
+    """An operator that records its subscriptions, their items and how they end.
 
     ``subscribed``, ``cancelled`` and ``completed`` are counts. ``errors`` holds the errors with which subscriptions
     ended. ``items`` holds the items of all subscriptions, in the order in which they arrived.
@@ -133,7 +133,7 @@ class _Watched(ObserverBase[Any]):
         self._is_over = False
 
     def is_over(self, *, cancelled: bool = False) -> bool:
-        """Mark the subscription as over, and return whether it was over before."""
+        """Mark the subscription as over, and return whether it was already over."""
         before, self._is_over = self._is_over, True
         if cancelled and not before:
             self._probe.cancelled += 1

@@ -53,7 +53,7 @@ class Turn:
     """One answer with its own usage, cost or finish reason, created by :func:`turn`.
 
     If ``usage`` or ``cost`` is None, the ScriptedLLM's own ``usage`` or ``cost`` applies. If ``finish_reason`` is None,
-    it is "tool_calls" for an answer with a tool call, and "stop" for any other answer.
+    an answer with a tool call ends with the reason "tool_calls", and any other answer with "stop".
     """
 
     answer: str | Value
@@ -248,9 +248,9 @@ class ScriptedLLM(LLM):
     A turn can also be a value, which is emitted at once: ``tool_call(…)``, ``thinking(…)``, an exception, or a list of
     several things. A string in a list is text, not a script.
 
-    With the pytest plugin, a test fails if turns are left over. A test also fails if the model got more requests than
-    it has turns, even if the tested code has caught the error. If a test does this on purpose, it must clear
-    ``unscripted``. A model without turns expects no request.
+    With the pytest plugin, a test fails if turns are left over. A test also fails if the model gets more requests than
+    it has turns, even if the tested code catches the :class:`UnscriptedRequest`. A test that causes this error on
+    purpose must clear the list ``unscripted``. A model without turns expects no request.
 
     Args:
         turns: the turns, in order. Each is a script, a value, or a :func:`turn` with its own usage.
@@ -313,7 +313,7 @@ class ScriptedLLM(LLM):
     def complaint(self) -> str | None:
         """Describe the first request that had no turn, or else the turns that are left over.
 
-        Return None if there are neither.
+        Return None if nothing is wrong.
         """
         if self.unscripted:
             return str(self.unscripted[0])

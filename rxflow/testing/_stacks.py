@@ -71,7 +71,8 @@ def find_frames(task: asyncio.Task[Any]) -> Iterator[FrameType]:
         elif isinstance(at, asyncio.Future):
             return
         else:
-            # ``at`` is, for example, a step of an async generator. The garbage collector knows the generator.
+            # ``at`` is, for example, a step of an async generator. It has no attribute with the generator, but the
+            # garbage collector knows which objects it refers to.
             at = next(filter(_is_suspended, gc.get_referents(at)), None)
 
 

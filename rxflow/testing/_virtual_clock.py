@@ -21,23 +21,23 @@ _T = TypeVar("_T")
 
 
 class VirtualClock:
-    """A clock whose time passes only when nothing else can happen. Waits then take no real time. ::
+    """A clock whose time passes only when nothing else can happen. Waiting in virtual time takes no real time. ::
 
         clock = VirtualClock()
         answer = clock.run(main)      # like asyncio.run, but on a loop with virtual time
         assert clock.now == 3600.0
-        with clock:                   # in this block, runs in sync code use virtual time too
+        with clock:                   # sync code: runs that start in this block use virtual time
             for chunk in flow.kickoff():
                 print(clock.now, chunk)
 
-    In sync methods and tools, ``time.sleep`` takes virtual time. Waits with a timeout do too: for a
+    In sync methods and tools, ``time.sleep`` takes virtual time. So does a wait with a timeout for a
     ``threading.Event``, a condition, a semaphore, a barrier, a queue, a future or a thread. A wait that nothing can end
     raises :class:`Deadlock`. In threads that the program itself starts, all waits take real time. A run begins at the
     time at which the previous run ended.
 
     Args:
         watchdog_s: if the thread of a method or tool makes no progress for this many real seconds, Deadlock is raised.
-            Such a thread may wait for something that the clock cannot see: a ``threading.Lock``, for example, or a
+            Such a thread probably waits for something that the clock cannot see, for example a ``threading.Lock`` or a
             socket.
     """
 
@@ -53,7 +53,7 @@ class VirtualClock:
         for loop in self._loops.copy():
             self._past = max(self._past, loop.now)
             if loop.is_closed():
-                self._loops.discard(loop)  # another thread may have discarded it already
+                self._loops.discard(loop)  # not remove(): another thread may have discarded it already
         return self._past
 
     def run(self, main: Callable[[], Coroutine[Any, Any, _T]] | Coroutine[Any, Any, _T]) -> _T:
@@ -117,7 +117,8 @@ class _Here(threading.local):
     past_deadlines_s = 0.0
     """What :func:`_read_monotonic` adds to the virtual time in this thread: a nanosecond for each wait that timed out.
 
-    Some callers wait again until their deadline has passed. Virtual time alone would stop exactly at the deadline.
+    Some callers wait again until the clock is past their deadline. Virtual time stops exactly at the deadline, so
+    without the added time, these callers would wait again and again.
     """
 
 
@@ -144,7 +145,7 @@ def _install() -> None:
 
 
 def _uninstall() -> None:
-    """Undo one call of :func:`_install`. The last call restores the waits of Python's library."""
+    """Undo one call of :func:`_install`. When all calls are undone, restore the waits of Python's library."""
     global _clocks
     _clocks -= 1
     if _clocks == 0:
@@ -165,7 +166,7 @@ def _sleep(seconds: float | SupportsIndex, /) -> None:
         raise ValueError(f"sleep length must be non-negative: {seconds!r}")
     loop = running_loop()
     if isinstance(loop, VirtualLoop):
-        loop.advance(seconds)  # the thread of a virtual loop sleeps, which blocks the loop
+        loop.advance(seconds)  # this is the loop's own thread, so the sleep blocks the loop
         return
     workers = find_workers()
     if workers is None:

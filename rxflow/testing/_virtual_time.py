@@ -34,7 +34,7 @@ __tracebackhide__ = True  # pytest shows the code that waits, and not this modul
 class Instant(float):
     """A time in seconds, exact to the nanosecond: 0.1 + 0.2 is 0.3.
 
-    Deadlines are sums of ``loop.time()`` and a delay. With rounding errors, two deadlines at the same time would
+    Deadlines are sums of ``loop.time()`` and a delay. With rounding errors, deadlines that should be equal would
     differ, and a test would get 0.30000000000000004 instead of 0.3.
     """
 
@@ -152,9 +152,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     :class:`Deadlock`. It also raises Deadlock if a worker, which is a thread that works for the loop, makes no progress
     for ``watchdog_s`` real seconds.
 
-    If ``is_patient``, other threads may wake the loop. It then raises Deadlock only while a thread waits for the events
-    of a run on this loop. ``blocked`` is the loop of that thread, if any. The clock of ``blocked`` follows the clock of
-    this loop.
+    If ``is_patient``, the loop raises Deadlock only while another thread waits for the events of a run on this loop. At
+    other times, another thread may still wake the loop. ``blocked`` is the virtual loop of the thread that waits, if it
+    has one. During the wait, the clock of ``blocked`` follows the clock of this loop.
     """
 
     def __init__(
@@ -209,17 +209,17 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     ) -> asyncio.Handle:
         """Schedule ``callback`` from any thread.
 
-        If ``asyncio.run_coroutine_threadsafe`` calls this method, a thread that waits for the future of that function
-        counts as waiting for this loop.
+        ``asyncio.run_coroutine_threadsafe`` calls this method, and returns a future. A thread that waits for that
+        future counts as waiting for this loop.
         """
         watch_callback(callback, self.thread_count.pause)
         return super().call_soon_threadsafe(callback, *args, context=context)
 
     async def until_idle(self, *, jumps: int | None = None, after: float = 0.0) -> bool:
-        """Wait until nothing else can happen, and return True.
+        """Wait until no timer is left and nothing else can happen, and return True.
 
-        A program may set timers forever. So return False after ``jumps`` jumps of time. Only jumps to a time later than
-        ``after`` count. If ``jumps`` is None, there is no limit.
+        A program may set timers forever. So return False if a timer is left after ``jumps`` jumps of time. Only jumps
+        to a time later than ``after`` count. If ``jumps`` is None, there is no limit.
         """
         self._idle, self._jumps_left, self._settled_at = self.create_future(), jumps, after
         try:
@@ -305,9 +305,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             )
 
     def describe_waiters(self, but: asyncio.Task[Any] | None = None) -> str:
-        """Describe where the loop's tasks, except ``but``, and its worker threads are, in a few lines each.
+        """Describe where each task and each worker thread of the loop is, in a few lines. Leave out the task ``but``.
 
-        Return an empty text if there are none.
+        Return an empty text if there is nothing to describe.
         """
         tasks = describe_tasks(asyncio.all_tasks(self) - {but})
         return "\n".join(filter(None, [tasks, describe_threads(self.thread_count.get_idents())]))
@@ -317,7 +317,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._is_patient and not self.thread_count.has_reader
 
     def _can_only_wait(self) -> bool:
-        """Return whether no other thread can end the wait of a worker, so that only time can.
+        """Return whether only time can end the waits of workers, because no other thread can act.
 
         A thread that was just woken may not have run yet. So this returns True only if two checks, with a short real
         wait between them, find no thread that can act. After ``watchdog_s`` real seconds, it returns True anyway.

@@ -39,7 +39,7 @@ class _Here(threading.local):
 
 _here = _Here()
 _beginner: ContextVar[_Worker | None] = ContextVar("rxflow_beginner", default=None)
-"""The work in whose context the code runs. A thread that a user's code starts may run in a copy of that context."""
+"""The work that the current context belongs to. A thread that a user's code starts may have a copy of that context."""
 
 
 class Workers:
@@ -63,7 +63,7 @@ class Workers:
 
     @property
     def at_work(self) -> bool:
-        """Whether a worker works or is about to start. Such a worker will call the loop."""
+        """Whether a worker works or is about to start. The worker will call the loop, so time must stand still."""
         if self.busy or any(pool.is_moving for pool in self._pools.values()):
             return True
         # anyio does not report when its threads work. So count the tasks that wait for such a thread.
@@ -102,12 +102,12 @@ class Workers:
         return beginner.pause() if beginner is not None and beginner.workers is self else None
 
     def create_wait(self, seconds: float | None = None, *, is_for_loop: bool = False) -> Wait:
-        """Create a wait of the calling worker for the loop or another thread. ``seconds`` is the time limit."""
+        """Create a wait of the calling worker for another thread, or for the loop. ``seconds`` is the time limit."""
         count = self.count_anyio_waits if _here.worker is None else _here.worker.count_waits
         return Wait(self, (self.pause() if is_for_loop else None) or _Pause(self, count), seconds)
 
     def get_idents(self) -> set[int]:
-        """Return the ids of the workers' threads. Of anyio's threads, only those that wait are included."""
+        """Return the ids of the workers' threads. A thread of anyio is included only while it waits."""
         return {*self.idents.values(), *self.waits.values()}
 
     @property
@@ -236,7 +236,7 @@ class _Pause:
         self._has_ended = False
 
     def begins(self) -> None:
-        """Begin the wait, on the loop's thread. If another thread calls this, earlier callbacks run first."""
+        """Begin the wait on the loop's thread. If another thread calls this, callbacks scheduled so far run first."""
         if running_loop() is self._workers.loop:
             self._begin()
         else:
@@ -299,7 +299,7 @@ class Wait:
     def release(self) -> None:
         """End the wait successfully, from any thread."""
         if not self._end(is_released=True):
-            # A lock that is not held raises this too. Condition.notify() catches it, and wakes the next thread.
+            # Condition.notify() expects RuntimeError, as from a lock that is not held. It then wakes the next thread.
             raise RuntimeError("this wait is over")
 
     def cancel(self) -> None:
@@ -411,10 +411,10 @@ _CALLBACK = "run_coroutine_threadsafe.<locals>.callback"
 
 
 def watch_callback(callback: Callable[..., object], new_pause: Callable[[], Pause | None]) -> None:
-    """If ``asyncio.run_coroutine_threadsafe`` has scheduled ``callback``, count waits for that function's future.
+    """If ``asyncio.run_coroutine_threadsafe`` scheduled ``callback``, count the waits for the future that it created.
 
-    A thread that waits for the future waits for the loop. ``new_pause`` creates the wait when it begins. Before that,
-    the thread counts as working, because it may never wait.
+    A thread that waits for the future waits for the loop. ``new_pause`` is called when the wait begins. Until then, the
+    thread counts as working, because it may never wait.
     """
     if isinstance(callback, FunctionType) and callback.__qualname__ == _CALLBACK and callback.__closure__ is not None:
         held: dict[str, Any] = dict(zip(callback.__code__.co_freevars, callback.__closure__, strict=True))

@@ -203,7 +203,7 @@ def _threads_of_runs() -> list[threading.Thread]:
 def _is_idle(thread: threading.Thread) -> bool:
     """Return whether the thread is a loop's thread that waits for the next run."""
     loop_thread = _loop_thread_of(thread)
-    # A thread that is not kept for a next run does not get this name. It ends instead.
+    # Only a thread that is kept for the next run gets the name IDLE_NAME. Any other thread ends.
     return loop_thread is not None and loop_thread.wait_until_idle(0) and thread.name == _hooks.IDLE_NAME
 
 

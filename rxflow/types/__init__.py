@@ -81,8 +81,8 @@ __all__ = [
     "UsageMetrics",
 ]
 
-# These names are imported lazily. A program may need only one of the modules, and the outputs and lanes belong to
-# higher floors, which import this package.
+# These names are imported lazily, because a program may need only one of the modules, and because the outputs and lanes
+# belong to higher floors, which import this package.
 if typing.TYPE_CHECKING:
     from rxflow._streaming import (
         AgentStreamingOutput,

@@ -146,7 +146,7 @@ def from_json_value(value: Json) -> Any:
 
 
 def describe_error(error: BaseException) -> dict[str, Json]:
-    """Return the class and the message of an error. Add its arguments if all of them are plain values."""
+    """Return a dict with the class and message of an error, and with its arguments if all of them are plain values."""
     if isinstance(error, RecordedError):
         return {"type": error.type, "message": error.message}
     described: dict[str, Json] = {"type": _dotted_name(type(error)), "message": describe(error)}

@@ -77,7 +77,7 @@ class HumanFeedbackResult(BaseModel):
 class InputResponse:
     """An answer that a provider's ``request_input`` may return instead of a plain text.
 
-    rxflow uses only ``text``. None means that there is no input.
+    rxflow uses only ``text``. If ``text`` is None, there is no input.
     """
 
     text: str | None

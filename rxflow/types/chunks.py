@@ -245,7 +245,7 @@ class PackedChunks:
         """Pack the items of a block.
 
         ``rows`` holds the fields of each chunk. ``others`` holds the other items, with their positions in the block. If
-        all chunks are text of one origin, ``fields`` is the set that they share; otherwise None.
+        all chunks are text of one origin, ``fields`` is the :class:`_AllFields` that they share; otherwise None.
 
         Raises:
             TypeError, ValueError, KeyError, OverflowError: a chunk was not validated, and its fields do not fit.
@@ -301,8 +301,8 @@ def pack_chunks(items: Sequence[object]) -> PackedChunks | None:
     others: list[tuple[int, object]] = []
     if fields is None:
         for position, item in enumerate(items):
-            # A chunk that a user created is not packed. It records which fields were given, because
-            # model_dump(exclude_unset=True) must return only these.
+            # A chunk that a user created is not packed, because packing would lose which fields were given.
+            # model_dump(exclude_unset=True) returns only these.
             if _find_fields(item) is None:
                 others.append((position, item))
             else:
@@ -316,7 +316,7 @@ def pack_chunks(items: Sequence[object]) -> PackedChunks | None:
 
 
 def find_origin(item: object) -> _AllFields | None:
-    """Return the set that the text chunks of one origin share. Return None if ``item`` is not such a chunk."""
+    """Return the :class:`_AllFields` that ``item`` shares with the text chunks of its origin; None if there is none."""
     fields = _find_fields(item)
     return None if fields is _ALL_FIELDS else fields
 

@@ -3,7 +3,7 @@
     {"v":1,"kind":"StreamChunk","data":{"content":"Hello","task_name":"research",…,"seq":17,"at":1764356862.1}}
     {"v":1,"kind":"LLMFinished","data":{"origin":{…},"seq":18,"at":1764356862.4,"text":"Hello",…}}
 
-``kind`` is the name of a class of :mod:`rxflow.types.events`, or ``"module:Class"`` for a class of the program.
+``kind`` is the name of one of rxflow's event classes, or ``"module:Class"`` for an event class of the program.
 ``data`` holds all fields of the event. If a field declares one of rxflow's types, its value is a plain JSON object. Any
 other value is written as described in :mod:`rxflow.types._values`, so that tuples, dates and pydantic objects are
 restored. A value or event that cannot be restored becomes a stand-in: a :class:`RecordedError`,
@@ -194,7 +194,7 @@ def _dump(value: Json) -> bytes:
         return _to_text(value).encode()
 
 
-# The code below handles the fields of rxflow's own classes. A value of the declared type is written without a tag.
+# The code below writes and reads the fields of events. If it knows a declared type, values of that type get no tag.
 
 Convert: TypeAlias = Callable[[Any], Any]
 
@@ -318,7 +318,8 @@ def _guard(
 def _sequence_field(origin: type[Any], item: _Field, *, is_tagged: bool) -> _Field:
     """Return how a field that declares a list or a tuple is written and read.
 
-    A value of the declared type is written as an array. A value of any other type gets a tag.
+    A value of the declared type is written as an array. A list in a field for tuples gets a tag. Any other value is
+    written as :func:`to_json_value` writes it.
     """
 
     def write(value: Any) -> Json:

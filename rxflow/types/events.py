@@ -180,8 +180,8 @@ class AgentCancelled(Cancelled):
 class ToolStarted(Started):
     """A tool call begins, in its own span.
 
-    ``arguments`` are validated. If they are not valid, or the tool is unknown, they are as the model wrote them, and a
-    ToolFailed follows.
+    ``arguments`` holds the validated arguments. If the model's arguments are not valid, or the tool is unknown, it
+    holds them as the model wrote them, and a ToolFailed follows.
     """
 
     tool_id: str
@@ -422,7 +422,7 @@ class InputReceived(Happened):
 class FlowPaused(Happened):
     """A flow, crew or agent waits for answers, and has nothing else to do. ``pending`` holds the questions.
 
-    The stream ends after the event of the outermost flow, crew or agent.
+    The stream ends after the FlowPaused event of the outermost flow, crew or agent.
     """
 
     pending: tuple[InputRequested, ...]

@@ -158,7 +158,7 @@ class _Result(BaseModel):  # noqa: PLW1641 - it can be changed, so it has no has
 
 
 class _Shown:
-    """Has the same ``repr`` as ``value``. If that raises, the ``repr`` is a text with the class and the error."""
+    """Has the ``repr`` of ``value``. If ``repr(value)`` raises, its ``repr`` is a text with the class and the error."""
 
     def __init__(self, value: object) -> None:
         self._value = value

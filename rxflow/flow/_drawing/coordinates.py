@@ -61,7 +61,10 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A box for each node and a route for each link. Each link has a box for its label, or None without a label."""
+    """The boxes of the nodes, and the routes of the links.
+
+    ``label_boxes`` has one element for each link: the box of its label, or None if the link has no label.
+    """
 
     width: float
     height: float
@@ -110,7 +113,7 @@ def _stack_ranks(layers: Layers, xs: Sequence[float]) -> list[tuple[float, float
 def _turning_room(layers: Layers, end: int) -> float:
     """Return the extra height above the first rank (``end`` 1) or below the last rank (``end`` 0).
 
-    Links that lead back turn there, and need this height. If no such link turns there, the height is 0.
+    A link that leads back may turn there, and then needs this height. Otherwise the height is 0.
     """
     rank = 0 if end else layers.depth - 1
     turning = [layers.slots[layers.passes[index][-end]].rank for index in layers.back]

@@ -1,7 +1,7 @@
 """Gives each node of a drawing a rank, makes room for links that pass a rank, and orders the slots of each rank.
 
 A rank is one row of the drawing; the top row is rank 0. A slot is the space on a rank for a node, or for a link that
-passes the rank. A tie connects two slots of adjacent ranks, because the same link uses them.
+passes the rank. A tie connects two slots of adjacent ranks that the same link uses.
 """
 
 from __future__ import annotations
@@ -138,7 +138,10 @@ class Layers:
 
 
 def build_layers(sizes: Sequence[tuple[float, float]], links: Sequence[Link]) -> Layers:
-    """Assign ranks to nodes of these widths and heights, and add slots for links that pass a rank."""
+    """Return the layers of a drawing: a rank for each node, and slots for the links that pass a rank.
+
+    ``sizes`` has the width and height of each node.
+    """
     back = find_back_links(len(sizes), links)
     ranks = rank_nodes(len(sizes), links, back)
     slots = [Slot(rank, *size, is_node=True) for rank, size in zip(ranks, sizes, strict=True)]
@@ -240,9 +243,9 @@ def _sweep(
 
 
 def _count_disorder(layers: Layers, order: list[list[int]], below: dict[int, list[int]]) -> int:
-    """Return a measure of disorder; 0 is the best.
+    """Return a measure of the disorder in ``order``; 0 is the best.
 
-    It is twice the number of crossings, plus the number of slots between the two slots of each pair in
+    The measure is twice the number of crossings of ties, plus the number of slots between the two slots of each pair in
     ``layers.beside``.
     """
     positions = {slot: index for rank in order for index, slot in enumerate(rank)}

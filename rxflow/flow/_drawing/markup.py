@@ -98,7 +98,7 @@ $content
 </html>
 """)
 _MIN_SCALE = 0.7
-"""A narrow window shrinks a drawing at most to this scale. If the drawing is still too wide, it can be scrolled."""
+"""The smallest scale of a drawing in a narrow window. If the drawing is still too wide, it can be scrolled."""
 
 
 def draw_page(graph: Graph, title: str) -> str:
@@ -171,7 +171,7 @@ _LINE_MEANINGS = {
 
 
 def _draw_legend(sketch: Sketch) -> str:
-    """Explain each shape and line that occurs in ``sketch``, as an HTML list."""
+    """Return an HTML list that explains each shape and each kind of line in ``sketch``."""
     looks = {node.look for node in sketch.nodes}
     lines = {edge.line for edge in sketch.edges}
     items = [
@@ -310,8 +310,8 @@ _STYLES = {
     "or": f"fill:{LIGHT['back']},stroke:{LIGHT['join']},color:{LIGHT['text']}",
     "loose": f"fill:{LIGHT['back']},stroke:{LIGHT['label']},color:{LIGHT['label']},stroke-dasharray:2 3",
 }
-# Matches each character to escape. Mermaid would interpret Markdown in a text, even "1." and "_a_". An underscore
-# inside a word is harmless.
+# Matches every character that must be escaped. Otherwise Mermaid would interpret Markdown in the text, such as "1." and
+# "_a_". An underscore inside a word is harmless.
 _UNSAFE = re.compile(r"[^\w ]|(?<![^\W_])_|_(?![^\W_])")
 
 

@@ -52,7 +52,7 @@ def shorten(text: str, font: Font, limit: float) -> str:
 def wrap(text: str, font: Font, limit: float, lines: int) -> list[str]:
     """Break ``text`` into at most ``lines`` lines. No line is wider than ``limit`` pixels.
 
-    A word that is wider than a line is cut. The last line is cut if the text is longer.
+    A word that is wider than a line is cut. If the rest of the text does not fit into the last line, the rest is cut.
     """
     done: list[str] = []
     words = text.split()
@@ -113,7 +113,7 @@ class NodeText:
 
 
 def fit_node(node: Node, ends: int) -> NodeText:
-    """Cut the text of ``node`` to fit. Return it with the size of the node's box.
+    """Return the text of ``node``, cut to fit, with the size of the node's box.
 
     The box of a join is wide enough for ``ends`` edges on one side.
     """
@@ -130,6 +130,6 @@ def fit_node(node: Node, ends: int) -> NodeText:
 
 
 def fit_label(label: str) -> tuple[str, float, float]:
-    """Cut ``label`` to fit. Return the cut text, and the width and height of its box in pixels."""
+    """Return ``label``, cut to fit, and the width and height of its box in pixels."""
     text = shorten(clean_text(label) or '""', _LABEL_FONT, _MAX_LABEL_PX)
     return text, measure_width(text, _LABEL_FONT) + 12, 20.0

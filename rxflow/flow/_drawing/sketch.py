@@ -87,7 +87,7 @@ class _Sketcher:
     def _lead_to(self, condition: Condition, target: int) -> None:
         """Add edges that lead to the node ``target`` from everything that ``condition`` waits for.
 
-        The edges may pass through joins, which are added too.
+        If the edges pass through joins, add the joins too.
         """
         if isinstance(condition, Trigger):
             edges = list(self._find_edges(condition.name, target))
@@ -119,9 +119,9 @@ class _Sketcher:
     def _find_edges(self, trigger: str, target: int) -> Iterator[Edge]:
         """Yield the edges that lead to the node ``target`` from ``trigger``, the name of a method or a label.
 
-        The edges come from the method of that name, and from the routers that are known to emit the label. If there are
-        no such edges, one edge is yielded. If exactly one router has unknown labels, the edge comes from this router.
-        Otherwise it comes from a node for the label.
+        The edges come from the method of that name, and from the routers that are known to emit the label. If there is
+        no such method and no such router, one edge is yielded. It comes from the router with unknown labels, if there
+        is exactly one. Otherwise it comes from a node for the label.
         """
         self._heard.add(trigger)
         routers = [m for m in self._graph.methods.values() if m.is_router]

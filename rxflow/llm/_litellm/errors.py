@@ -147,7 +147,7 @@ def is_break(error: BaseException) -> bool:
 def raise_as_litellm(
     litellm: Any, error: Exception, keys: Sequence[str], *, model: str, provider: str, has_begun: bool
 ) -> NoReturn:
-    """Raise LiteLLM's exception for ``error``. In both errors, the API keys in ``keys`` are masked.
+    """Raise LiteLLM's exception for ``error``. The API ``keys`` are masked in the exception and in ``error``.
 
     See :func:`as_litellm` for the other arguments.
     """
@@ -252,10 +252,10 @@ def _is_litellms(litellm: Any, error: Exception) -> bool:
 
 
 def _correct(litellm: Any, error: Any, about: dict[str, str]) -> Exception:
-    """Return a new exception if the class of ``error`` does not fit the HTTP status. Otherwise return ``error``.
+    """Return a new exception if the class of ``error`` does not fit the HTTP status.
 
-    LiteLLM looks at the provider's text before the status, so it often reports a wrong key as a bad request. If the
-    status is not known, ``error`` is returned too.
+    Return ``error`` if its class fits, or if the status is not known. LiteLLM looks at the provider's text before the
+    status, so it often reports a wrong key as a bad request.
     """
     status = _status_of_response(error)
     if status is None:
@@ -365,10 +365,10 @@ def delay_before_retry(error: BaseException, attempt: int) -> float | None:
 
     Return None if the same request cannot succeed later.
 
-    If the response has a ``Retry-After`` of up to a minute, this is the delay. A longer ``Retry-After`` is ignored. All
-    other delays begin at half a second, and double with each attempt up to 8 s. A random time, the jitter, is added. It
-    is at most 0.75 of the first delay. LiteLLM's environment variables INITIAL_RETRY_DELAY, MAX_RETRY_DELAY and JITTER
-    replace these three numbers.
+    If the response has a ``Retry-After`` of up to a minute, this is the delay. A longer ``Retry-After`` is ignored.
+    In all other cases, the first delay is 0.5 s, and the delay doubles with each attempt up to 8 s. A random time, the
+    jitter, is added. It is at most 0.75 times the first delay. LiteLLM's environment variables INITIAL_RETRY_DELAY,
+    MAX_RETRY_DELAY and JITTER replace the numbers 0.5, 8 and 0.75.
     """
     status = getattr(error, "status_code", None)
     if not isinstance(status, int) or not (status in _RETRYABLE_STATUSES or status >= 500):

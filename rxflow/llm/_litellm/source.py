@@ -185,8 +185,8 @@ class LiteLLMSource:
     def _raise_unsent(self, call: _Call, error: Exception) -> None:
         """Raise MissingKey or UnpreparedRequest if ``error`` means that nothing was sent. Otherwise return.
 
-        LiteLLM reports most such errors as failures of the provider. If ``error`` already shows the real reason, return
-        too.
+        Also return if ``error`` already shows the real reason. LiteLLM reports most errors that occur before
+        sending as failures of the provider.
         """
         if isinstance(error, MissingKey | UnpreparedRequest):
             return
@@ -309,7 +309,7 @@ def _restore_names(deliver: Deliver, call: _Call) -> Deliver:
 
 
 def _strip_bridge(model: str) -> str:
-    """Return the model's name in LiteLLM's table, without the "responses/" that selects an API."""
+    """Return the name of ``model`` in LiteLLM's table of models: without the "responses/", which selects an API."""
     return model.replace("/responses/", "/", 1)
 
 
@@ -335,7 +335,7 @@ def _compute_cost(call: _Call, usage: UsageMetrics) -> float | None:
 def uses_litellm(litellm: Any) -> bool:
     """Return whether the program has registered callbacks or a cache with LiteLLM.
 
-    If it has, LiteLLM must read every answer too.
+    If it has, LiteLLM must also read every answer, so that the callbacks and the cache receive it.
     """
     lists = (
         "callbacks",

@@ -69,7 +69,7 @@ class Limits:
 
     Attributes:
         runs: how many runs may be live at once. A further start is refused with status 429.
-        readers: how many readers all runs together may have at once. A further reader is refused with status 429.
+        readers: how many readers may be connected at once, over all runs. A further reader is refused with status 429.
         input_bytes: the greatest size of a request's body. A larger body is refused with status 413.
         unread_s: seconds after which a reader that reads nothing is disconnected.
     """
@@ -153,7 +153,7 @@ class _Api:
         self._when_unread: WhenUnread = when_unread
         self._readers = 0
         self._starting = anyio.Lock()
-        self._started: dict[str, str] = {}  # the flow's name by run id, for flows without an import path
+        self._started: dict[str, str] = {}  # from run id to the flow's name, for flows without an import path
 
     async def list_flows(self, request: Request) -> Response:
         flows = {name: {"inputs": _inputs_of(name, flow)} for name, flow in self._flows.items()}
@@ -257,7 +257,7 @@ class _Api:
     def _name_of(self, head: Head) -> str:
         """Return the name of a run's flow on this server.
 
-        If this server does not have the flow, return the import path; "flow" if there is none.
+        If this server does not have the flow, return the flow's import path, or "flow" if the run has no import path.
         """
         target = head.spec.target or ANONYMOUS
         named = {_name_target(flow): name for name, flow in self._flows.items()}
@@ -340,8 +340,8 @@ def _not_made(name: str, error: Exception) -> HTTPException:
 def _inputs_of(name: str, flow: type[Flow[Any]]) -> Any:
     """Return the inputs of a flow: the fields of its state with their defaults.
 
-    The page sends the defaults back. So a field is left out if JSON would change its default, for example an object or
-    a secret. The field ``id`` is left out too.
+    The page sends the defaults back. If JSON would change the default of a field, for example an object or a secret,
+    the field is left out. The field ``id`` is always left out.
     """
     try:
         state = flow().state
@@ -365,7 +365,7 @@ def _send_back(state: Any, field: str, value: Any) -> tuple[Any, Any]:
     """Return a field's value as the page gets it, and the value that a new state gets when the page sends it back."""
 
     def through(given: Any) -> Any:
-        # "strings" writes infinity as "Infinity", which a number field accepts. Such a field refuses null.
+        # Send infinity as the text "Infinity", because a number field accepts this text, but does not accept null.
         return from_json(to_json(given, inf_nan_mode="strings"))
 
     if not isinstance(state, BaseModel):

@@ -43,9 +43,9 @@ def check_operator(
     Args:
         operator: the operator to check, as it would be passed to ``pipe``.
         items: the items that the operator's sources emit; by default a few words.
-        key: a function of an item that returns the value to compare; by default the item itself.
-        whole: a function of the list of all compared values. Two outputs are equal if it returns the same for both. Use
-            ``"".join`` if texts may be split differently. By default, the lists are compared.
+        key: a function that returns the value by which an item is compared; by default the item itself.
+        whole: a function that gets the list of these values, and returns the value by which an output is compared. Use
+            ``"".join`` if texts may be split differently. By default, the lists themselves are compared.
         recovers: whether the operator swallows or replaces errors of its source.
         holds_back: whether an error overtakes items that the operator still holds, as in ``reduce``, ``last`` and
             ``buffer``.
@@ -86,17 +86,17 @@ def check_source(
         def test_my_source_conforms() -> None:
             check_source(lambda: my_source("a", "b"))
 
-    Each rule is checked with Observables from ``factory``, on a separate loop in virtual time. Each Observable is
-    subscribed at most twice.
+    Each rule is checked with Observables from ``factory``, on a separate loop. The loop uses virtual time, unless
+    ``real_time`` is True. Each Observable is subscribed at most twice.
 
     Args:
         factory: a function that creates the source and everything that the source needs.
-        key: a function of an item that returns the value to compare; by default the item itself, but for a StreamChunk
-            its type and content.
+        key: a function that returns the value by which an item is compared. By default, chunks are compared by type and
+            content, and other items by themselves.
         ends: whether the source ends by itself. If not, the rules are checked with its first items.
         settling: how many seconds the suite waits for signals that should not come, for example after the end.
-        real_time: whether the loop uses real time, for a source that uses sockets, for example. Choose a short
-            ``settling`` then.
+        real_time: whether the loop uses real time, for example because the source uses sockets. With real time, choose
+            a short ``settling``.
 
     Raises:
         ConformanceError: the source breaks a rule; only the first one is reported.
@@ -129,8 +129,8 @@ def _itself(item: Any) -> object:
 def _name_of(operator: Callable[..., object]) -> str:
     """Return the name of an operator or a factory for messages.
 
-    An inner function gets the name of the outer function. All operators of RxPY have the same name, so they are called
-    "of RxPY" ("the operator of RxPY").
+    An inner function gets the name of the outer function. All operators of RxPY have the same name, so messages
+    call each of them "the operator of RxPY".
     """
     name = getattr(operator, "__qualname__", None)
     if name is None:

@@ -184,7 +184,7 @@ class Case:
             raise self.broken(f"no end came; it emitted {witness.signals_text}")
 
     async def wait_until(self, witness: Witness, enough: Callable[[], bool]) -> bool:
-        """Wait until ``enough()`` returns True, and return True. Return False if that takes too long.
+        """Wait until ``enough()`` returns True, and return True. After a time limit, return False.
 
         ``enough`` is called at once, and after each signal.
         """

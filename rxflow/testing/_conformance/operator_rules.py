@@ -28,7 +28,10 @@ Operator = Callable[[Observable[Any]], Observable[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declared:
-    """What a test declares about its operator; see :func:`check_operator`. A declared property breaks no rule."""
+    """The properties that a test declares for its operator, as arguments of :func:`check_operator`.
+
+    A declared behaviour, such as ``recovers``, does not break a rule.
+    """
 
     items: Sequence[Any]
     key: Callable[[Any], object]
@@ -125,7 +128,7 @@ class OperatorCase(Case):
         return witness
 
     async def wait_for_declared_end(self, witness: Witness, puppet: Puppet, end: Callable[[Strand], object]) -> None:
-        """Wait for the end of the output. If the operator subscribes its source again, complete these subscriptions."""
+        """Wait for the end of the output. If the operator may subscribe again, complete its open subscriptions."""
         while self.declared.resubscribes and not witness.terminals:
             await self.settle()
             waiting = [strand for strand in puppet.strands if not strand.is_over]
@@ -142,7 +145,7 @@ class OperatorCase(Case):
 
 
 FIRST: list[Rule[OperatorCase]] = []
-"""The rules that are checked first: if one is broken, the results of the others would mislead."""
+"""The rules that are checked first. If one of them is broken, the results of all other rules would mislead."""
 
 GRAMMAR: list[Rule[OperatorCase]] = []
 

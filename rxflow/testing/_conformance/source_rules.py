@@ -267,7 +267,10 @@ async def _raising(case: SourceCase) -> None:
 
 
 def _ways(case: SourceCase) -> list[Callable[[Witness], Awaitable[None]]]:
-    """Return three ways to wait before a source is disposed: not at all, for its first signal, and for its end."""
+    """Return three ways to wait before a source is disposed: not at all, for its first signal, and for its end.
+
+    If the source never ends, the third way waits for the first signal and then for the settling time.
+    """
 
     async def not_at_all(witness: Witness) -> None:
         """Do not wait, so that the source is disposed at once."""
@@ -276,7 +279,7 @@ def _ways(case: SourceCase) -> list[Callable[[Witness], Awaitable[None]]]:
 
 
 async def _use(case: SourceCase, source: Observable[Any], enough: Callable[[Witness], Awaitable[None]]) -> Any:
-    """Subscribe, wait for ``enough`` and dispose. Return a weak reference to the observer.
+    """Subscribe, wait by calling ``enough``, and dispose. Return a weak reference to the observer.
 
     The observer is created in this function, so that no variable of the caller keeps it alive.
     """
