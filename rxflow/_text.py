@@ -23,14 +23,14 @@ _FENCE = re.compile(r"\A```\w*\s*\n(.*?)\n?\s*```\Z", re.DOTALL)
 # integers are not converted: only the end of the JSON is needed, and int() refuses more than 4,300 digits
 _DECODER = json.JSONDecoder(parse_int=str)
 _LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
-# Matches at the position of a parse error if the JSON may only be incomplete: the rest of the text is blank, or it is
-# the beginning of a string, of an escape, or of a fraction or exponent.
+# Matches at the position of a parse error if the JSON may be correct but incomplete: the rest of the text is blank,
+# or is the beginning of a string, of an escape, or of a fraction or exponent.
 _UNFINISHED = re.compile(r'\s*\Z|"(?:[^"\\]|\\.)*\\?\Z|(?<=\\)u[0-9a-fA-F]{0,4}\Z|\.\Z|[eE][+-]?\Z', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class JsonSpan:
-    """The position of a JSON object or list in a text. ``end`` is None if the text ends before the object or list."""
+    """The position of a JSON object or list in a text. ``end`` is None if the text is cut off inside it."""
 
     start: int
     end: int | None
@@ -39,7 +39,7 @@ class JsonSpan:
 def find_json(text: str, start: int = 0) -> Iterator[JsonSpan]:
     """Yield the positions of the JSON objects and lists in ``text``, from ``start`` on.
 
-    The objects and lists inside another one are not yielded separately. A parser finds the end of each, so braces in
+    Nested objects and lists are not yielded separately. A parser finds the end of each outermost one, so braces in
     strings do no harm. After an error in the JSON, the search continues at the error.
     """
     while (opening := _OPENING.search(text, start)) is not None:
@@ -145,9 +145,9 @@ def describe(error: BaseException) -> str:
 def to_plain_json(value: object, show: Callable[[Any], Any] = in_words) -> Any:
     """Convert ``value`` to an object that has only JSON's types: dict, list, str, int, float, bool and None.
 
-    This never fails. Objects of other types become what ``show`` returns, if pydantic cannot convert them. Text has
-    replacement characters for lone surrogates and for bytes that are not UTF-8. A value that contains itself becomes
-    text as a whole.
+    This never fails. Objects that pydantic cannot convert become what ``show`` returns for them. In text, lone
+    surrogates and bytes that are not UTF-8 become replacement characters. A value that contains itself becomes text as
+    a whole.
     """
     try:
         return through_json(value, show)

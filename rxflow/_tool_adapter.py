@@ -114,8 +114,8 @@ def _adapt(original: Any, call: Callable[..., Any]) -> BaseTool:
 def _model_of(name: str, schema: object) -> type[BaseModel]:
     """Return a pydantic model of the arguments.
 
-    If ``schema`` is such a model, return ``schema`` itself. Otherwise ``schema`` must be a JSON Schema or a model of
-    pydantic 1. For these, return a new model, which has the same JSON Schema but does not check the values.
+    If ``schema`` is a pydantic model, return ``schema`` itself. Otherwise ``schema`` must be a JSON Schema or a model
+    of pydantic 1. For these, return a new model, which has the same JSON Schema but does not check the values.
     """
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         return schema

@@ -108,7 +108,7 @@ class Last(Generic[E]):
 
     @property
     def event(self) -> E:
-        """The last event of the type.
+        """The last event of the wanted type.
 
         Raises:
             RunPaused: there is no such event yet, because the run has paused.
@@ -122,7 +122,7 @@ class Last(Generic[E]):
 
 
 def _nothing(event: Event) -> None:
-    """Return None for every event, so that none is logged: there are no readers."""
+    """Return None for every event, so that no event is logged. There is no reader who needs the log."""
 
 
 def _outcome(log: Log[Never], feed: RunFeed[Never, E]) -> E:

@@ -49,7 +49,7 @@ def start(
 
     Args:
         leaf: the emitter of the code that starts the run; None if that code does not belong to a run.
-        blocking: whether this thread will wait for the run. The run then cannot live in this thread.
+        blocking: whether this thread will wait for the run. If so, the run cannot live in this thread.
         is_read: whether a reader will wait for the run's items, in this thread or in another one.
         scheduler: the subscriber's scheduler. Runs on loop threads do not use it, because a scheduler of the subscriber
             would emit on another thread.
@@ -73,7 +73,7 @@ def start(
     else:
         parent = _find_parent()
         run = ThreadRun(build, observer, lambda run: Scope.of_new_run(run, context, parent), is_read=is_read)
-    if blocking and not is_read:  # RxPY's run() waits: Ctrl-C would end that wait, but not the run
+    if blocking and not is_read:  # RxPY's run() waits: without this, Ctrl-C would end only the wait, not the run
         interrupts.watch(run)
     hold(run)
     run.begin()
@@ -81,7 +81,7 @@ def start(
 
 
 def _find_parent() -> str:
-    """Return the id of the parent of a new run: the run whose code starts the new run. Without a parent, return "".
+    """Return the id of the new run's parent, which is the run whose code starts the new run; "" if there is none.
 
     The new run is not a part of its parent, because the leaf that the starting code belongs to has ended.
     """
@@ -139,7 +139,7 @@ def _start_within(
 def _end_with_its_leaf(handle: RunHandle, guard: Guard[Any], leaf: Emitter) -> None:
     """Stop a run, because the leaf that started it has ended.
 
-    If the run had not ended before, its observer gets an error. Otherwise code that waits for the run would wait
+    If the run is still going on, its observer gets an error. Without the error, code that waits for the run would wait
     forever.
     """
     is_open = not (handle.is_disposed or handle.has_ended)

@@ -28,9 +28,9 @@ Unpacking creates two objects for each chunk, and the garbage collector starts a
 of 64 chunks does not start the garbage collector. Blocks of 512 chunks started it repeatedly.
 """
 KEPT_BLOCKS = 3
-"""The number of full blocks that stay unpacked while the log grows: the newest ones.
+"""How many full blocks stay unpacked while the log grows. They are the newest ones.
 
-Readers that are a little behind need not unpack them. Packing and unpacking take 1 µs for each chunk.
+So a reader that is only a little behind need not unpack any block. Packing and unpacking take 1 µs for each chunk.
 """
 
 
@@ -196,10 +196,10 @@ def _end_pause_first(waker: Callable[[], None], pause: Pause | None) -> Callable
 
 
 def _waker(arrived: anyio.Event) -> Callable[[], None]:
-    """Return a function that sets ``arrived`` from any thread.
+    """Return a function that sets ``arrived``, and that any thread may call.
 
-    If it is called on the caller's asyncio loop, the function sets ``arrived`` directly. Otherwise the caller's loop
-    sets ``arrived`` soon afterwards.
+    If the reader waits on an asyncio loop, and the function is called on that loop, it sets ``arrived`` at once. In all
+    other cases, the reader's loop sets ``arrived`` soon afterwards.
     """
     home = running_loop()
     if home is not None:

@@ -42,7 +42,7 @@ So a program that once had many concurrent streams does not keep a loop thread f
 CLOSE_WAIT_S = 0.05
 """How many seconds closing a run waits for its coroutines to clean up.
 
-``aclose()`` waits up to twice as long if the run lives on the loop of the code that awaits it.
+``aclose()`` waits up to twice as long if the run lives on the loop of the code that calls ``aclose()``.
 """
 
 
@@ -86,8 +86,8 @@ class LoopThread:
     def is_lost(self) -> bool:
         """Whether no run can start here.
 
-        The reason is that the thread could not be started, that the loop is ending or has ended, or that this process
-        is a fork of the process in which the loop lives.
+        This is so if the thread could not be started, if the loop is ending or has ended, or if this process is a fork
+        of the process in which the loop lives.
         """
         return self._is_stopping or self._process != os.getpid()
 
@@ -134,7 +134,7 @@ class LoopThread:
                     loop.run_until_complete(self._main())
                 except BaseException as error:
                     # For example, a callback has called sys.exit(). The readers of the runs on this loop get the error.
-                    # Without such a reader, the error is raised here.
+                    # If no reader waits, the error is raised here.
                     guards = [stay.guard for stay in self._stays if stay.guard is not None]
                     waiting = [guard for guard in guards if not guard.is_over]
                     if not waiting:
@@ -232,7 +232,7 @@ class LoopThread:
 def _open_loop(given: asyncio.AbstractEventLoop | None) -> Generator[asyncio.AbstractEventLoop]:
     """Open a loop for the ``with`` block, and close it as :class:`asyncio.Runner` does.
 
-    On a new loop, :class:`_Tasks` finds the unfinished tasks.
+    If ``given`` is None, the loop is a new one, and :class:`_Tasks` finds its unfinished tasks.
     """
     loop = asyncio.new_event_loop() if given is None else given
     tasks = _Tasks()
@@ -322,8 +322,8 @@ class ThreadRun(RunHandle, Generic[T]):
     def begin(self) -> None:
         """Start the run.
 
-        The caller passes this object to the ``hold`` of :func:`rxflow._streaming.launch.start` first, because the code
-        of the run may stop the run at once.
+        Before this, :func:`rxflow._streaming.launch.start` passes this object to its argument ``hold``, because the
+        code of the run may stop the run at once.
         """
         self._host.serve(self)
 
@@ -423,7 +423,7 @@ def stop_all() -> None:
     A loop thread that still runs while the interpreter shuts down can hang the interpreter.
     """
     for handle in list(at_home):
-        handle.dispose()  # the program's loops have stopped, but asyncio would report tasks that are left on them
+        handle.dispose()  # otherwise asyncio would report tasks that are left on the program's stopped loops
     for thread in list(live):
         thread.stop()
     until = time.monotonic() + _EXIT_WAIT_S

@@ -51,8 +51,8 @@ class EventStream(Observable[T], Generic[T]):
     operators and the selection work on the items of that Observable.
     """
 
-    # RxPY's Observables have a __getitem__, so without this line Python would iterate over them without end. With it,
-    # isinstance(…, Iterable) is also False. RxPY uses this test to distinguish lists from streams.
+    # RxPY's Observables have a __getitem__, so without this line Python would iterate over them without end. The
+    # line also makes isinstance(…, Iterable) False. RxPY uses this test to distinguish lists from streams.
     __iter__: ClassVar[None] = None
 
     @overload
@@ -171,7 +171,7 @@ class EventStream(Observable[T], Generic[T]):
         return part
 
     def build_at(self, border: Border) -> Observable[T]:
-        """Return this run as a part of the run of ``border``, for an operator that adds this run to the other run."""
+        """Return this run as a part of the run of ``border``, for an operator that adds this run to that run."""
         leaf, origin = current_emitter(), cast(Build[Event], self._origin)
         return self._apply_operators(for_code_of(leaf, border.guard(origin), border.scope))
 
@@ -210,7 +210,7 @@ class EventStream(Observable[T], Generic[T]):
         if self._source is not None:
             return self._apply_operators(self._source).subscribe(observer, scheduler=scheduler)
         leaf = current_emitter()
-        # RxPY's run() subscribes with a NewThreadScheduler, and then blocks until the end. RxPY's operators pass the
+        # A NewThreadScheduler comes from RxPY's run(), which then blocks until the end. RxPY's operators pass the
         # scheduler on to this stream.
         is_awaited = isinstance(scheduler, NewThreadScheduler)
         build = self._build_for(leaf, is_users=True)
@@ -351,8 +351,8 @@ def past(
 ) -> Callable[[Observable[E]], Observable[Any]]:
     """Return a selection that emits the items of ``shown``, and other items between them.
 
-    ``route(emit, show)`` returns a function that is called with each event. The function calls ``show`` with an event
-    that ``shown`` will get, and ``emit`` with an item that goes past ``shown``. ::
+    ``route(emit, show)`` returns a function that is called with each event. This function calls ``show`` to pass an
+    event to ``shown``, and ``emit`` to emit an item directly, without ``shown``. ::
 
         events    S--a--b--F|
         shown     ---A--B---|
@@ -385,7 +385,7 @@ def _with_events(shown: Selection[T]) -> Selection[T | Behind]:
 
 
 class SourceFeed(SubscribedFeed[Item, T, Observable[T]], Generic[Item, T]):
-    """Subscribes an Observable. A run lives on the loop that ``launch.start()`` chooses.
+    """Subscribes an Observable. If it is a run, ``launch.start()`` chooses the loop on which it lives.
 
     Any other Observable is subscribed in the thread of the reader that pulls first.
     """
@@ -408,7 +408,7 @@ class SourceFeed(SubscribedFeed[Item, T, Observable[T]], Generic[Item, T]):
         loop = running_loop()
         handle = RunHandle(home=loop)
         self._hold(handle)
-        # Without this scheduler, RxPY's operators would use the wall clock for their timers, in other threads.
+        # Without this scheduler, RxPY's operators would run their timers in other threads, by the wall clock.
         scheduler = LoopScheduler(loop) if loop is not None else None
         handle.hold(source.subscribe(self, scheduler=scheduler))
 

@@ -29,7 +29,7 @@ class Readable(Generic[Item, Result]):
 
     The first reader that asks for an item starts the run. Every iteration, sync or async, yields all items from the
     first one on, and waits for further items. So a second or a late reader misses nothing. If the run has failed, an
-    iteration raises the error after the items that had arrived. :attr:`result` raises the error again.
+    iteration raises the error after the items that had arrived. :attr:`result` raises the same error.
 
     Leaving a loop with ``break`` does not cancel the run. These cancel it: ``close()``, ``aclose()``, the end of a
     ``with`` or ``async with`` block, and dropping the last reference to the output.
@@ -161,11 +161,11 @@ class _Reader(LogReader[Item]):
         self._feed = feed
 
     def _raise_at_the_end(self, end: type[Exception]) -> None:
-        """If no more items will come, raise the error of the run. If the run did not fail, raise ``end``.
+        """If no more items will come, raise the error of the run, or ``end`` if the run has not failed.
 
         Raises:
             CancelledError: this stream was cancelled, together with the run that the calling code belongs to. If
-                ``end`` was raised instead, the code after the loop would take the chunks so far for the whole text.
+                ``end`` were raised instead, the code after the loop would take the chunks so far for the whole text.
         """
         if self._log.is_ended and self.position == len(self._log):
             self._log.raise_error()
@@ -182,8 +182,8 @@ class _Cursor(_Reader[Item], Iterator[Item]):
         return self
 
     def __next__(self) -> Item:
-        # Do not catch the IndexError of read() instead. The run's error would then be raised "during handling of the
-        # above exception".
+        # Look for an item before reading it. If this code caught an IndexError instead, the run's error would be raised
+        # "during handling of the above exception".
         while self._offset == len(self._block) and self.has_read_all():
             interrupts.watch(self)
             self._feed.pull(self.position)

@@ -42,7 +42,7 @@ class ProvidesInput(Protocol):
     def request_input(self) -> Callable[..., Any]:
         """A method that asks for a text: ``request_input(message, flow, metadata=None)``.
 
-        It returns a text or an InputResponse. If there is no input, it returns None.
+        The method returns a text or an InputResponse. If there is no input, it returns None.
         """
         ...
 
@@ -54,7 +54,7 @@ class ProvidesFeedback(Protocol):
     def request_feedback(self) -> Callable[..., Any]:
         """A method that asks for feedback: ``request_feedback(context, flow)``.
 
-        It returns a text. If there is no feedback yet, it raises HumanFeedbackPending.
+        The method returns a text. If there is no feedback yet, it raises HumanFeedbackPending.
         """
         ...
 
@@ -108,7 +108,9 @@ class Question(Generic[T]):
 
 
 async def ask(emitter: Emitter, question: Question[T], first: Sequence[Answerer] = ()) -> T | None:
-    """Ask ``first``, then the answerers of the emitter's scope, and return the answer; None if the time ran out.
+    """Ask a question, and return the answer; None if the time ran out.
+
+    The answerers in ``first`` are asked first, then those of the emitter's scope.
 
     Raises:
         ValueError: the answer does not fit the question.
@@ -263,7 +265,7 @@ def adapt_provider(provider: Any, flow: object = None, context: object = None) -
     """Return a function that asks a provider in CrewAI's form.
 
     If the provider has no method for a question, the function returns None, and the next answerer is asked. If
-    ``request_input`` returns None, this counts as an answer: there is no input.
+    ``request_input`` returns None, this counts as an answer. It means that there is no input.
     """
 
     def answer(request: InputRequested) -> Any:
@@ -404,7 +406,10 @@ def check_answer(request: InputRequested, value: object) -> None:
 
 
 def asking(scope: Scope, question: Question[Any], before: Callable[[Emitter], Awaitable[None]] | None = None) -> Any:
-    """Return an Observable of one question's events, for code inside a method. ``before`` is awaited first."""
+    """Return an Observable of one question's events, for code inside a method.
+
+    If ``before`` is given, it is awaited before the question is asked.
+    """
 
     async def work(emitter: Emitter) -> None:
         if before is not None:

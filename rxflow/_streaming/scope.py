@@ -1,4 +1,7 @@
-"""The scope of code: its run, the labels of its events, and its context. Also subscriptions between parts of a run."""
+"""The scope of code: its run, the labels of its events, and its context.
+
+This module also has the Observables and subscriptions that connect the parts of a run.
+"""
 
 from __future__ import annotations
 
@@ -105,7 +108,7 @@ class Owned(DisposableBase):
         return not self._items
 
     def add(self, item: DisposableBase) -> None:
-        """Dispose ``item`` together with the others, or now if they were disposed already."""
+        """Dispose ``item`` when this object is disposed, or at once if that has already happened."""
         self._items.append(item)
         if self.is_disposed:
             self.dispose()
@@ -231,14 +234,14 @@ class Run:
     clock: EventClock = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "clock", EventClock(self.loop))  # frozen for all other code
+        object.__setattr__(self, "clock", EventClock(self.loop))  # Run is frozen: a plain assignment would raise
 
     def elsewhere(self, loop: asyncio.AbstractEventLoop) -> Run:
         """Return a copy of this object for a part of the run that lives on ``loop``."""
         return replace(self, loop=loop, tasks=set(), leftovers=Owned())
 
     def note_stopped(self, span_id: str) -> None:
-        """Inform the watchers that the leaf of this span was disposed, and of the reason (see :func:`stopping`).
+        """Tell the watchers that the leaf of this span was disposed, and why (see :func:`stopping`).
 
         May be called from any thread.
         """
@@ -275,8 +278,8 @@ def stopping(reason: str, holds: Callable[[], bool] = lambda: True) -> Generator
 class UsageLedger:
     """The usage of all ended LLM calls of a flow, a crew or an agent.
 
-    ``around`` is the ledger of the surrounding flow, crew or agent. It counts these calls too. Each call adds its usage
-    directly, not through an event, because a stopped call cannot emit events any more.
+    ``around`` is the ledger of the surrounding flow, crew or agent, which counts the same calls. Each call adds its
+    usage directly, not through an event, because a stopped call cannot emit events any more.
     """
 
     __slots__ = ("_around", "_costs", "_entries")
@@ -290,7 +293,7 @@ class UsageLedger:
         """Add the usage of one call. May be called from any thread, because any thread may stop a run.
 
         ``is_shown`` is True if the usage comes from an event. The surrounding flows, crews and agents see the same
-        event. So in this case the usage is not passed on to their ledgers.
+        event, and add its usage themselves. So in this case the usage is not passed on to their ledgers.
         """
         self._entries.append(usage)
         # Leave out the cost of calls that never reached the provider. It is None, which would make the total unknown.
@@ -372,13 +375,13 @@ class Scope:
         return replace(self, is_logged=True)
 
     def with_own_ledger(self) -> Scope:
-        """Return a copy of the scope with a new ledger. The present ledger counts the calls of the new one too."""
+        """Return a copy of the scope with a new ledger. The present ledger also counts the calls of the new one."""
         return replace(self, ledger=UsageLedger(around=self.ledger))
 
     def note_shown(self, event: LLMFinished | LLMFailed | LLMCancelled) -> None:
         """Add the usage in ``event`` to the ledger, unless the call belongs to this run.
 
-        Calls of this run add their usage themselves. Others do not, for example the calls in a recording.
+        Calls of this run add their usage themselves. Other calls do not, for example those in a recording.
         """
         if not event.origin.span_id.startswith(f"{self.run.id}/"):
             self.ledger.note(event.usage, event.cost, is_shown=True)

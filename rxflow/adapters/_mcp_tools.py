@@ -1,4 +1,4 @@
-"""The tools of an MCP server, for agents. Programs import them from :mod:`rxflow.adapters.mcp`."""
+"""Makes the tools of an MCP server usable by agents. Programs import :mod:`rxflow.adapters.mcp`."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def _report(progress: float, total: float | None, message: str) -> None:
 
 def _make_tool(offered: mcp_types.Tool, client: Client, portal: BlockingPortal) -> BaseTool:
     class Arguments(BaseModel):
-        """Accepts any arguments, because the server checks them. The model gets the server's error."""
+        """Accepts any arguments: the server checks them, and the model gets the server's error if one is wrong."""
 
         model_config = ConfigDict(extra="allow")
 

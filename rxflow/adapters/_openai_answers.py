@@ -35,7 +35,8 @@ class Asked:
 
     Attributes:
         model: the model name in the request.
-        messages: the conversation as messages of the chat completions API. ``instructions`` become a system message.
+        messages: the conversation as messages of the chat completions API. The request's ``instructions`` become a
+            system message.
         text: the text of the user's last message.
         parameters: all fields of the request.
     """
@@ -161,7 +162,7 @@ class ChatAnswer:
     def _hand_on(self) -> Iterator[Json]:
         """Send the waiting texts, because the part that was sent has ended.
 
-        Stop at the first part that has not ended yet. The rest of its text is sent as it arrives.
+        Stop after the first part that has not ended yet. The rest of its text is sent as it arrives.
         """
         self._speaker = None
         while self._waiting and self._speaker is None:

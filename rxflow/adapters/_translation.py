@@ -283,7 +283,7 @@ def tool_part_id(call_id: str, tool_id: str) -> str:
 
 
 def read_json(text: str) -> Any:
-    """Return the value of ``text`` as JSON. If it is not JSON, return ``text``. If it is empty, return a dict."""
+    """Parse ``text`` as JSON. If it is empty, return an empty dict. If it is not JSON, return ``text`` itself."""
     try:
         return from_json(text or "{}")
     except ValueError:

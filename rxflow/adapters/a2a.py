@@ -63,8 +63,9 @@ Serves: TypeAlias = Callable[[RequestContext], Observable[Any]]
 def serve_agent(serves: Serves, *, name: str, url: str, description: str = "", version: str = "1.0") -> Starlette:
     """Create an ASGI app that has the agent's card, and the agent's JSON-RPC endpoint at ``/``.
 
-    Tasks are kept in memory. The app has no access control: an app around it must provide that. Another task store, or
-    security schemes in the card, need an app of your own: a request handler of ``a2a`` with a :class:`FlowExecutor`.
+    Tasks are kept in memory. The app has no access control: an app around it must provide that. For another task store,
+    or for security schemes in the card, create an app of your own from :class:`FlowExecutor` and a request handler of
+    ``a2a``.
 
     Args:
         serves: creates the run for a task.

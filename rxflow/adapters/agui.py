@@ -424,7 +424,7 @@ def _tool_ids_in(asked: ag.RunAgentInput | None) -> set[str]:
 
 
 def _find_free(name: str, taken: set[str]) -> str:
-    """Return ``name``. If it is taken, add a number. Several spans of one method may be open at once."""
+    """Return ``name``, with a number if the name is taken. Several spans of one method may be open at once."""
     number, free = 1, name
     while free in taken:
         number += 1

@@ -140,11 +140,11 @@ def to_llm(runnable: Runnable[Any, Any], *, model: str = "langchain", **paramete
     any other LLM. If the runnable implements ``bind_tools``, it gets the tools through that method. Otherwise the
     prompt describes the tools.
 
-    ``parameters`` are the other parameters of :class:`LLM`. With each call, a chat model gets those that rxflow does
-    not use itself, such as ``temperature``.
+    ``parameters`` are the other parameters of :class:`LLM`. Those that rxflow does not use itself, such as
+    ``temperature``, are passed to the chat model with each call.
 
     Raises:
-        TypeError: there are such parameters, and the runnable is not a chat model.
+        TypeError: ``parameters`` has some that rxflow does not use itself, but the runnable is not a chat model.
     """
     source = _RunnableSource(runnable)
     llm = LLM(model, source=source, **parameters)

@@ -85,9 +85,9 @@ def log(
         events    S--a--b--F|
         log()     S--a--b--F|      logged: S, F
 
-    Failures are logged as errors. Retries, rejected answers, retractions and cancellations are logged as warnings.
-    Other events, and the cancellations in a run that pauses, are logged at ``level``. Chunks, heartbeats, added
-    messages, and events that a resumed run repeats are not logged.
+    Failures are logged as errors. Retries, rejected answers, retractions and cancellations are logged as warnings,
+    except the cancellations in a run that pauses. These cancellations and other events are logged at ``level``. Chunks,
+    heartbeats, added messages, and events that a resumed run repeats are not logged.
 
     Args:
         logger: the logger or its name.
@@ -232,7 +232,7 @@ def _phrase(event: Happened, fields: dict[str, Any]) -> str:
     verb = next((verb for verb in ("Started", "Finished", "Failed", "Cancelled") if kind.endswith(verb)), "")
     what = kind.removesuffix(verb)
     names = {"Flow": "flow", "Method": "method", "Crew": "crew", "Agent": "agent", "Tool": "tool", "LLM": "model"}
-    # The model writes the name of the tool that it calls. A line break in the name would look like another record.
+    # The model writes the name of the tool that it calls. A line break in it could make one record look like two.
     words = [what, show_line(str(fields.get(names.get(what, ""), ""))), verb.lower()]
     if "error_type" in fields:
         words.append(f"with {fields['error_type']}")
