@@ -78,7 +78,7 @@ def translate(make: Callable[[], Translator[T]]) -> Callable[[Observable[Any]], 
             def on_next(event: Event) -> None:
                 try:
                     items = list(translator.read(event))
-                except Exception as failure:  # noqa: BLE001 - the run would be told, and fail again with its next event
+                except Exception as failure:  # noqa: BLE001 - the error ends the translated stream
                     end(failure)
                     return
                 for item in items:
