@@ -1,8 +1,8 @@
 """Reads an answer from the network, and limits how long that may take.
 
 After a complete answer, usually only the usage report and the end of the body follow. rxflow waits a short time for
-them. A connection can be reused only after the end of the body. If the connection breaks or falls silent meanwhile, the
-answer is still complete.
+both. It waits for the end of the body because the connection can be reused only after that. If the connection breaks or
+falls silent while rxflow waits, the answer is still complete.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ async def read_answer(
         last_byte_timeout_s: how long the end of the body may take after the last event.
 
     Raises:
-        TimeoutError: no data arrived for ``silence_s``.
+        TimeoutError: no data arrived for ``silence_s``, and the answer is incomplete.
         MalformedEvent, OversizedEvent, ErrorEvent: see these classes.
         IncompleteAnswer: the answer ended too early.
     """
@@ -133,7 +133,7 @@ class StallWatch:
         self._last_data_at = self._loop.time()
 
     def limit(self, seconds: float) -> None:
-        """Allow ``seconds`` from now for the rest of the answer. If a shorter limit is set, do nothing."""
+        """Allow ``seconds`` from now for the rest of the answer. If the present limit is not longer, keep it."""
         if seconds < self._remaining_s:
             self._remaining_s = seconds
             self._timeout.reschedule(self._loop.time() + seconds)

@@ -128,7 +128,7 @@ def redact_error(error: BaseException, keys: Sequence[str]) -> None:
 
 
 def _cut_off_what_still_shows(error: BaseException, keys: Sequence[str], seen: set[int]) -> None:
-    """Remove the causes that still show a key, because they cannot be changed. Errors of pydantic are an example."""
+    """Remove from ``error`` the causes that still show a key. Some errors, such as pydantic's, cannot be changed."""
     seen.add(id(error))
     for link in ("__cause__", "__context__"):
         cause: BaseException | None = getattr(error, link)
@@ -192,7 +192,7 @@ def _redact_http(value: Any, keys: Sequence[str]) -> Any:
         value.headers = _redact_http(value.headers, keys)
     elif isinstance(value, httpx.Response):
         headers = _redact_http(value.headers, keys)
-        for name in ("content-encoding", "content-length"):  # no longer true of the decoded content
+        for name in ("content-encoding", "content-length"):  # these describe the encoded content
             headers.pop(name, None)
         request, content = None, b""
         with suppress(RuntimeError):  # raised if the response has no request

@@ -48,7 +48,7 @@ class ToolCallAssembler:
     1. A delta with a known id belongs to the call with that id. But if that call is complete, and the delta has a name
        and another index, the provider has used the id twice, and another call begins.
     2. A delta with neither name nor id, and with an unknown index, belongs to the last call without arguments. If all
-       calls have arguments, the delta belongs to the last call.
+       calls have arguments, the delta belongs to the last call. If there is no call yet, rule 3 decides.
     3. A delta with an unknown index begins a call.
     4. A delta with a name begins another call if the call at its index is complete or has another name. The delta also
        begins another call if both the delta and the call have an id.

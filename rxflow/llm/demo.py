@@ -100,7 +100,7 @@ def _topic(request: Request) -> str:
 
 
 def _telling_sentence(text: str) -> str:
-    """Return the first of the sentences with the most digits, shortened to about 200 characters."""
+    """Return the sentence with the most digits, or the first of several. It is shortened to about 200 characters."""
     sentences = re.split(r"(?<=[.!?])\s+", text.strip())
     return _shorten(max(sentences, key=lambda sentence: len(re.findall(r"\d", sentence))), 200)
 
@@ -110,7 +110,7 @@ def _shorten(text: str, limit: int) -> str:
 
 
 def _keywords(text: str) -> list[str]:
-    """Return up to three words, the longest ones, in the order of the text. Words have at least four letters."""
+    """Return the three longest words of at least four letters, in the order of the text. There may be fewer."""
     words = dict.fromkeys(re.findall(r"[^\W\d_]{4,}", text))
     longest = sorted(words, key=len, reverse=True)[:3]
     return [word for word in words if word in longest]

@@ -192,12 +192,12 @@ class LLM:
 
     @property
     def base_url(self) -> str | None:
-        """The given address; by default that in the environment (OpenAI and compatible servers); otherwise None."""
+        """The given address, or else the one in the environment (only OpenAI and compatible servers), or else None."""
         return self._base_url or getattr(self._source, "base_url", None)
 
     @property
     def api_key(self) -> str | None:
-        """The given API key; by default that in the environment (OpenAI and compatible servers); otherwise None.
+        """The given API key, or else the one in the environment (only OpenAI and compatible servers), or else None.
 
         Copies and pickles of this object do not contain a key from the environment.
         """
@@ -254,7 +254,7 @@ class LLM:
         return EventStream(lambda scope: self.ask(scope, request))
 
     def stream_events(self, messages: str | Sequence[Message], tools: Sequence[Offered] | None = None) -> StreamSession:
-        """Return one call as frames. A ``for`` loop over them starts the call. After it, ``result`` is the answer."""
+        """Return one call as frames. A loop over them starts the call. After the loop, ``result`` is the answer."""
         return StreamSession(self.events(messages, tools), LLMFinished)
 
     def request(

@@ -22,7 +22,7 @@ _BARE_NAMES = {
     "openai": ("gpt-3.5", "gpt-4", "gpt-5", "chatgpt-", "o1", "o3", "o4-"),
     "anthropic": ("claude-",),
 }
-"""For each provider, the beginnings of model names that do not need the provider. LiteLLM accepts such names too."""
+"""The beginnings of model names that may be given without the provider, by provider. LiteLLM accepts such names."""
 
 Message: TypeAlias = dict[str, Any]
 ToolSchema: TypeAlias = dict[str, Any]

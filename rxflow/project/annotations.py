@@ -1,7 +1,7 @@
 """The decorators for a crew class.
 
-Most of them mark a method by what it creates, such as an agent. For one object and the same arguments, such a method
-runs only once. Later calls return what the first call has created.
+Most of them mark a method that creates something, such as an agent. The marked method runs only once for the same
+object and the same arguments. Later calls return what the first call has created.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def cache_handler(method: Callable[P, R]) -> Callable[P, R]:
 
 
 def callback(method: F) -> F:
-    """Mark a method that is a callback. If the method has no parameters, it must return a callback instead.
+    """Mark a method that is a callback. A method without parameters is not the callback itself, but returns it.
 
     Entries in YAML refer to the callback by the method's name.
     """

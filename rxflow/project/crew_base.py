@@ -24,7 +24,8 @@ def CrewBase(cls: type[C]) -> type[C]:  # noqa: N802 - the name in CrewAI
     ``self.agents_config`` and ``self.tasks_config`` have the entries of ``config/agents.yaml`` and
     ``config/tasks.yaml`` in the folder of the class's module. To use another file, set ``agents_config`` or
     ``tasks_config`` in the class to the path of that file. A subclass that does not set a path uses the file
-    in its own folder. If there is none, the subclass uses the file of its base. A file is read at its first use.
+    in its own folder. If that file does not exist, the subclass uses the file of its base. A file is read at its first
+    use.
 
     Some options of an entry contain the name of a member of the class:
 

@@ -54,7 +54,7 @@ class History:
     """The events of a run from number ``first`` to number ``last``. An event's number is its ``seq``.
 
     Chunks are packed into blocks, because each chunk takes 500 bytes and adds two objects to each garbage collection.
-    They are packed after a reader has read them. If no reader keeps up, they are packed before that. A reader of packed
+    They are packed after a reader has read them. If no reader keeps up, they are packed unread. A reader of packed
     chunks gets equal copies.
     """
 

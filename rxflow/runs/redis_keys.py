@@ -1,13 +1,13 @@
 """The data of runs in Redis: keys, scripts that change several keys in one step, and channels that wake readers.
 
-For a run with the id ID, these are:
+These are the keys; the last entry is a channel. ID stands for the id of a run:
 
 - ``rxflow:runs``: the ids of all runs, sorted by the time of their start.
 - ``rxflow:run:ID``: a hash with the run's writer and the data of its :class:`Head`.
 - ``rxflow:log:ID``: a stream with the events. The event with the number n has the id ``(n + 1)-0``.
 - ``rxflow:lease:ID``: a key that exists while the lease of the run's worker lasts.
 - ``rxflow:notes``: a stream with the notes for all runs.
-- ``rxflow:wake:ID``: a channel. A message is the number of the run's last event; "over" if the run no longer runs.
+- ``rxflow:wake:ID``: a channel. A message is the number of the run's last event, or "over" if the run no longer runs.
 """
 
 from __future__ import annotations

@@ -33,7 +33,8 @@ from rxflow.llm.source import Delta, UsageMetrics
 
 logger = logging.getLogger("rxflow")
 
-# How many references _search() follows. In litellm 1.109 and 1.110, at most 5 lead from a wrapper to its response.
+# _search() follows chains of at most this many references. In litellm 1.109 and 1.110, a chain of at most 5 leads from
+# a wrapper to its response.
 _MAX_DEPTH = 8
 
 _LITELLM = "litellm.llms."
@@ -67,7 +68,7 @@ def find_response(stream: object) -> Any:
 def find_wrapper(stream: object) -> Any:
     """Return LiteLLM's ``CustomStreamWrapper``: ``stream`` itself, or else the wrapper inside ``stream``.
 
-    The stream of a text completion contains the wrapper. If no wrapper is found, return None.
+    The stream of a text completion is not the wrapper itself, but contains it. If no wrapper is found, return None.
     """
     return _search(stream, lambda value: type(value).__name__ == "CustomStreamWrapper", set(), 0)
 
@@ -87,9 +88,9 @@ def wire_of(wrapper: Any, response: Any) -> Wire | None:
 
 
 def _translates_back(value: object) -> bool:
-    """Return whether LiteLLM turns a tool call of the answer back into text.
+    """Return whether ``value`` is a parser of LiteLLM that turns a tool call into the text of the answer.
 
-    To get JSON from some models, LiteLLM offers them a tool of its own. The arguments of that tool are the answer.
+    To get JSON from some models, LiteLLM offers them a tool of its own. The arguments of that tool call are the answer.
     """
     return bool(getattr(value, "json_mode", False))
 
@@ -131,13 +132,15 @@ def _search(value: object, is_wanted: Callable[[object], bool], seen: set[int], 
 
 
 async def tap(stream: Any, response: Any, wire: Wire) -> AsyncGenerator[bytes]:
-    """Yield the network reads of ``response``, and let ``stream``, LiteLLM's wrapper, parse them too.
+    """Yield the network reads of ``response``. The caller parses them with ``wire``.
 
-    In this way, LiteLLM's callbacks and cache get the whole answer. The wrapper's chunks are not used.
+    LiteLLM's wrapper, ``stream``, parses the same reads, so that LiteLLM's callbacks and cache get the whole answer.
+    The wrapper's chunks are not used.
 
     The wrapper may fail on an answer that ``wire`` can parse, for example because of one of Gemini's finish reasons.
-    The rest is then read without the wrapper. If the answer is still incomplete after that, the wrapper's error is
-    raised. A failing wrapper would also close the response. This is prevented: the caller closes the response.
+    The rest is then read without the wrapper. If the answer is incomplete at the end of the body, the wrapper's error
+    is raised. A wrapper that fails would close the response. So ``response.aclose`` does nothing while ``stream`` is
+    read, and the caller closes the response.
     """
     blocks: deque[bytes] = deque()
     # Some parsers of LiteLLM have already called aiter_bytes(). Its generator calls aiter_raw() at the first read, so
@@ -207,8 +210,8 @@ def _holds_error(wire: Wire, block: bytes) -> bool:
 class WrapperReader:
     """Reads an answer with LiteLLM's wrapper, because rxflow does not know the wire.
 
-    The wrapper estimates a usage that the provider did not report. So the usage is taken from the wrapper's inner
-    stream. The wrapper also reports "stop" for an incomplete answer. So ``received_finish_reason`` is checked.
+    If the provider reports no usage, the wrapper reports an estimate. So the usage is taken from the wrapper's inner
+    stream. If the answer is incomplete, the wrapper still reports "stop". So ``received_finish_reason`` is checked.
     """
 
     def __init__(self, stream: Any) -> None:

@@ -41,7 +41,7 @@ class AnthropicMessagesWire(Wire):
 
     ``message`` may get two fields. litellm sends them back to the provider if they have these names:
 
-    - ``thinking_blocks``: all thinking blocks in order, with their signatures, and the redacted ones too;
+    - ``thinking_blocks``: all thinking blocks with their signatures, and all redacted thinking blocks, in order;
     - ``provider_specific_fields["compaction_blocks"]``: the blocks with the type "compaction".
     """
 
@@ -77,7 +77,7 @@ class AnthropicMessagesWire(Wire):
             self._read_usage(get_object(event, "usage"))
         elif kind == "message_stop":
             for block in self._blocks.values():  # some compatible servers send no content_block_stop
-                if block.pieces or block.content.get("input"):  # without either, a call's arguments have not arrived
+                if block.pieces or block.content.get("input"):  # otherwise, a call's arguments have not arrived
                     self._stop(block, batch)
             self.replace_halves(batch)
             self.is_complete = self.is_done = True
@@ -151,7 +151,7 @@ class AnthropicMessagesWire(Wire):
         self.message.setdefault("thinking_blocks", []).append(block)
 
     def _read_usage(self, reported: dict[str, Any]) -> None:
-        """Read the token counts of a message_start or message_delta event. Each may have any of the counts.
+        """Read the token counts of a message_start or message_delta event. An event may have only some of the counts.
 
         A count is the total so far, so a later count replaces an earlier one.
         """
@@ -170,8 +170,8 @@ def _parse_input(text: str) -> Any:
 def read_usage(reported: dict[str, Any]) -> UsageMetrics | None:
     """Return Anthropic's usage; None if it has neither input nor output tokens.
 
-    Anthropic's input tokens do not include the tokens that were read from a cache or written to it. Here, prompt tokens
-    include these too.
+    Anthropic's input tokens do not include the tokens that were read from a cache or written to it. The result's prompt
+    tokens include them.
     """
     inputs = count(reported, "input_tokens")
     cached, created = count(reported, "cache_read_input_tokens"), count(reported, "cache_creation_input_tokens")

@@ -188,8 +188,8 @@ class BedrockConverseWire(Wire):
 def read_usage(reported: object) -> UsageMetrics | None:
     """Return Converse's usage; None if it has none of input, output and total tokens.
 
-    Converse's input tokens do not include the tokens that were read from a cache or written to it. Here, prompt tokens
-    include these too.
+    Converse's input tokens do not include the tokens that were read from a cache or written to it. The result's prompt
+    tokens include them.
     """
     inputs, completion = count(reported, "inputTokens"), count(reported, "outputTokens")
     cached, created = count(reported, "cacheReadInputTokens"), count(reported, "cacheWriteInputTokens")

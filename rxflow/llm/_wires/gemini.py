@@ -1,8 +1,8 @@
 """The wire of Gemini, as used by Google AI Studio and Vertex AI with ``alt=sse``.
 
 Each event is a complete response object, which contains the next parts of the answer. The body has no mark for its end,
-so only a finish reason shows that an answer is complete. Some models send a finish reason in each event. Others send
-a finish reason after they use a built-in tool, and then continue the answer. The format is described at
+so only a finish reason shows that an answer is complete. But more of the answer may follow a finish reason: some models
+send one in each event, and others send one after they use a built-in tool. The format is described at
 https://ai.google.dev/api/generate-content
 """
 
@@ -190,7 +190,7 @@ def _kind_of(part: Mapping[str, Any]) -> str | None:
 
 
 def _add_piece(call: _PartialCall, piece: Mapping[str, Any]) -> None:
-    """Add ``piece`` to the arguments of ``call``. It is a whole value, or the next piece of a string."""
+    """Add ``piece`` to the arguments of ``call``. ``piece`` has a whole value, or the next part of a string."""
     path: str = piece["jsonPath"]
     container, key = _find_slot(call.arguments, path)
     if "stringValue" in piece:

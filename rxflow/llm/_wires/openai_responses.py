@@ -82,8 +82,8 @@ class OpenAIResponsesWire(Wire):
         """Return the item that an event belongs to. Create it if needed.
 
         Items are found by position, because some servers change an item's id in each event. If an event has no
-        position, the id is used. If the id is unknown too, an "added" event begins an item. Any other event belongs to
-        the newest item.
+        position, its item is found by id. If no item has that id, an "added" event begins an item, and any other event
+        belongs to the newest item.
         """
         key = event.get("output_index")
         if key is None:

@@ -25,7 +25,7 @@ _MAX_QUOTED_CHARACTERS = 200
 REPLACEMENT = "\ufffd"
 # The lowest and the highest first half of a surrogate pair. UTF-16 encodes an emoji, for example, as such a pair.
 _FIRST_HALVES = ("\ud800", "\udbff")
-_MAX_TEMPLATES = 8  # how many are learned per answer; no template fits if events differ in more than their text
+_MAX_TEMPLATES = 8  # how many are learned per answer; learning is useless if events differ in more than their text
 
 
 class OversizedEvent(ValueError):
@@ -80,7 +80,7 @@ class Wire(ABC):
 
     Args:
         events: splits the body into events. By default, the body consists of server-sent events.
-        joins_halves: True to join surrogate pairs from the start. Otherwise, joining starts at a lone surrogate.
+        joins_halves: True to join surrogate pairs from the start; otherwise, from the first lone surrogate on.
 
     Attributes:
         finish_reason: as in :class:`~rxflow.llm.source.Ending`; None until the provider reports it.
@@ -195,7 +195,7 @@ class Wire(ABC):
             batch.append(text)
 
     def close_texts(self, batch: list[Delta]) -> None:
-        """Add to ``batch`` what is still held back. Also called at ``[DONE]``: there may be no finish reason."""
+        """Add to ``batch`` what is still held back. Called at ``[DONE]``, and by some wires at the finish reason."""
         self.replace_halves(batch)
 
     def replace_halves(self, batch: list[Delta]) -> None:
@@ -236,7 +236,7 @@ class TextTemplate:
     def match(self, data: bytes | bytearray) -> str | None:
         """Return the text of the event ``data``. If ``data`` must be parsed, return None.
 
-        That is so if ``data`` does not fit the template, or if the text is empty, escaped or not printable.
+        It must be parsed if it does not fit the template, or if the text is empty, escaped or not printable.
         """
         prefix, suffix = self._prefix, self._suffix
         if not (data.startswith(prefix) and data.endswith(suffix)):
