@@ -54,8 +54,9 @@ def overflow(
 
     The source continues meanwhile. If an item arrives when ``limit`` items are waiting, ``policy`` decides:
 
-    - ``"coalesce"``: the waiting texts of each call are joined, so no text is lost. Texts are joined across texts of
-      other calls, but not across other items. If nothing can be joined, more than ``limit`` items wait.
+    - ``"coalesce"``: the waiting texts of each call are joined, so no text is lost. Two texts of a call are joined even
+      if texts of other calls wait between them, but not if an item without text does. If nothing can be joined, more
+      than ``limit`` items wait.
     - ``"latest"``: the oldest waiting text is dropped. If no text is waiting, more than ``limit`` items wait.
     - ``"wait"``: the emitting thread waits, and with it the whole run (back-pressure).
     - ``"error"``: the source is disposed. The reader gets the waiting items, and then :class:`SlowReaderError`.
@@ -63,9 +64,9 @@ def overflow(
     Text means answers, reasoning and ``str`` items. The policies "coalesce" and "latest" never join or drop other
     items, such as tool calls and events. All items stay in order, and the end of the source follows them. ::
 
-        source                      --a-b-c-d-e----|        (all of one call)
-        reader (4 for each item)    --[a  ][b  ][cde]
-        overflow(1)                 --a---b---(cde)|
+        source                          --a-b-c-d-e----|        (all of one call)
+        reader (busy for 4 columns)     --[a ][b ][cde
+        overflow(1)                     --a---b---(cde)|
 
     Put this operator last, because later operators work in the reader's thread. Each subscriber has its own queue.
 

@@ -34,7 +34,7 @@ _TICK = timedelta(seconds=1 / 30)  # the shortest time between two pieces; 30 pi
 def smooth(
     rate: float = 60, *, catch_up: RelativeTime = 2, scheduler: SchedulerBase | None = None
 ) -> Callable[[Observable[T]], Observable[T]]:
-    """Emit text at an even pace of ``rate`` characters a second (like ``delay_with_mapper``).
+    """Emit text at an even pace of ``rate`` characters a second (like ``delay_with_mapper`` for each character).
 
     There are at most 30 pieces a second. If text arrives faster than ``rate``, the pace rises: each character is
     emitted within ``catch_up`` (seconds, or a timedelta) of its arrival. The pace falls back to ``rate`` when no text

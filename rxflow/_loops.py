@@ -92,10 +92,9 @@ async def off_the_loop(function: Callable[[], T]) -> T:
 
 
 async def on_this_loop(future: Future[T]) -> T:
-    """Await a future that any thread may resolve.
+    """Await a future that any thread may resolve, like ``asyncio.wrap_future``.
 
-    If the thread of the caller's loop resolves the future, the loop need not be woken, unlike with
-    ``asyncio.wrap_future``.
+    There is one difference: if the loop's own thread resolves the future, the loop is not woken.
     """
     if future.done():
         return future.result()

@@ -232,8 +232,8 @@ class Lease:
 def has_lapsed(until: float, seconds: float, ago: float = 0) -> bool:
     """Return whether a lease lapsed at least ``ago`` seconds ago. The lease lasts ``seconds``, and ends at ``until``.
 
-    The clock starts again at 0 when the machine restarts. Without a restart, ``until`` is at most ``seconds`` from now.
-    If it is later, the machine has restarted since the last renewal, and the lease counts as lapsed at time 0.
+    A restart of the machine also ends the lease. The clock then starts again at 0, so ``until`` may be more than
+    ``seconds`` from now. In this case, the lease counts as lapsed at the restart.
     """
     now = time.monotonic()
     return until <= now - ago or (until > now + seconds and now >= ago)

@@ -249,7 +249,7 @@ def find_end_after(text: str, count: int) -> int:
 
 
 class Characters:
-    """Splits text between characters.
+    """Passes text on in pieces that end between two characters, never inside one.
 
     The last character is held, because an accent or the rest of an emoji may follow.
     """

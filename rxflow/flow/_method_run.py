@@ -51,7 +51,7 @@ Repeat = Callable[[MethodFinished], None]
 
 
 class Replay:
-    """Repeats the completions of calls that had finished before a flow was resumed, in the order of the log.
+    """Repeats the completions of methods when a flow is resumed, in the order of the log.
 
     The order in which methods complete decides what follows. For example, ``and_`` passes on the result of the method
     that completes last. So a completion is held back until all earlier completions in the log have been repeated.

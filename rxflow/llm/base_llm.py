@@ -69,8 +69,8 @@ class BaseLLM(ABC):
     Args:
         model: the model's name, for events and logs.
         temperature, stop: values that ``call`` may read. rxflow also cuts the answer off at ``stop``.
-        parameters: other values. If the class declares a field with the name of a value, the value becomes an
-            attribute. The other values are kept in the attribute ``parameters``.
+        parameters: further keyword arguments. If the class declares a field of the same name, an argument sets that
+            attribute. The remaining arguments are kept in the attribute ``parameters``.
     """
 
     def __init__(

@@ -430,7 +430,7 @@ def _tail_of(head: Head) -> int:
 def _is_of(page: Page, head: Head) -> bool:
     """Return whether ``page`` still has the status and last event of ``head``.
 
-    If not, the run has changed between the two reads. For example, a run that seemed lost has continued, because its
-    worker renewed the lease late.
+    The caller reads the head first, and then the page. The run may change in between. For example, a run that seemed
+    lost continues, because its worker renewed the lease late.
     """
     return (page.status, page.last) == (head.status, head.last)

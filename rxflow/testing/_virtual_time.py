@@ -152,9 +152,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     :class:`Deadlock`. It also raises Deadlock if a worker, which is a thread that works for the loop, makes no progress
     for ``watchdog_s`` real seconds.
 
-    If ``is_patient``, the loop raises Deadlock only while another thread waits for the events of a run on this loop. At
-    other times, another thread may still wake the loop. ``blocked`` is the virtual loop of the thread that waits, if it
-    has one. During the wait, the clock of ``blocked`` follows the clock of this loop.
+    If ``is_patient``, other threads may wake the loop, so an idle loop waits for them. It raises Deadlock only while a
+    reader, which is another thread, waits for the events of a run on this loop.
+
+    The reader's thread may have a virtual loop of its own, ``blocked``. While the reader waits, the clock of that loop
+    follows the clock of this one.
     """
 
     def __init__(

@@ -38,7 +38,7 @@ def serve(
 ) -> None:
     """Serve ``flows`` until Ctrl-C. :func:`create_app` describes the arguments that are not listed here.
 
-    When the server stops, live runs are cancelled. But if you pass ``runs``, they continue until you close ``runs``.
+    When the server stops, it cancels its live runs. If you pass ``runs``, the live runs continue until you close it.
 
     Args:
         host: the address to listen on.
