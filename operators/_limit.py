@@ -61,7 +61,7 @@ class Meter(Protocol):
         ...
 
     def read_report(self, finished: LLMFinished, model: str | None) -> float | None:
-        """Return the whole cost of a call, based on the provider's report. Return None if there is no report."""
+        """Return the whole cost of a call, as the provider reported it; None without a report."""
         ...
 
 

@@ -16,7 +16,7 @@ def reasoning() -> Callable[[Observable[Any]], Observable[ReasoningChunk]]:
 
     Reasoning is not a part of the answer, so ``observe()`` does not select it. This operator works on all events of the
     run, so it can follow ``observe()``. But if an operator of RxPY is in between, only the StreamChunks arrive here,
-    and there is no reasoning. ::
+    without the reasoning. ::
 
         events          --{started}--hm--he--llo--|
         reasoning()     -------------hm-----------|

@@ -111,8 +111,8 @@ class Backlog:
         add_text, add_time: add the text and the time of a chunk to the last block. Call ``add_text`` first.
         add_alone: adds an event as it is, outside of the blocks.
 
-    After ``add_time``, ``add_alone`` or :meth:`add`, the caller must increment ``next``. There is no method for this,
-    because one more call would double the time for adding an event.
+    After ``add_time``, ``add_alone`` or :meth:`add`, the caller must increment ``next``. A method for this would double
+    the time that it takes to add an event.
     """
 
     __slots__ = ("_parts", "add_alone", "add_text", "add_time", "next", "origin", "taken")
@@ -286,7 +286,7 @@ def _fits(block: Block) -> bool:
     """Return whether a block can be written as one line, and whether that saves space.
 
     A single chunk takes less space as an event, and a long text would make the line too long. A chunk that was created
-    without validation may have a text that is no str, or a time that is no finite float. A block cannot hold these.
+    without validation may have a text that is not a str, or a time that is not a finite float. Blocks cannot hold them.
     """
     return (
         len(block.texts) > 1

@@ -64,8 +64,7 @@ class Label:
     Attributes:
         what: the noun for the label in error messages.
         name, id: the fields of chunks and origins that hold the name and the id. ``id`` is None for methods.
-        field: an attribute by which a given object is recognized as a Task or an Agent, because both have an id. It is
-            None for methods.
+        field: the attribute that shows whether an object is a Task or an Agent; both have an id. None for methods.
         begins: the class of the event that begins a labelled span.
         ends: the classes of the events that end a labelled span.
     """

@@ -172,7 +172,7 @@ class Log(ABC):
         Raises:
             LookupError: the run is unknown, or was forgotten.
             ValueError: ``after`` is beyond the last event.
-            EventsDroppedError: the next events are no longer kept.
+            EventsDroppedError: the store has dropped the next events.
         """
 
     @abstractmethod
@@ -398,10 +398,10 @@ def read_spec(text: str | bytes) -> RunSpec:
 
 
 def write_error(error: Exception | None) -> str | None:
-    """Return the error as JSON text; None if there is no error."""
+    """Return the error as JSON text; None for None."""
     return None if error is None else json.dumps(describe_error(error))
 
 
 def read_error(text: str | bytes | None) -> Exception | None:
-    """Return the error from the text of :func:`write_error`; None if there is no text."""
+    """Read what :func:`write_error` wrote."""
     return restore_error(json.loads(text)) if text else None

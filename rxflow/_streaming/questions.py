@@ -23,7 +23,6 @@ from pydantic_core import to_jsonable_python
 from reactivex import Observable, Observer
 from reactivex.abc import ObserverBase
 
-from rxflow._hooks import wall_clock
 from rxflow._loops import LoopScheduler, call_soon, fail_future
 from rxflow._streaming.bridge import Unanswered, from_coroutine, on_loop
 from rxflow._streaming.console import ConsoleProvider, has_console, is_input_replaced
@@ -93,7 +92,7 @@ class Question(Generic[T]):
             tool_id=self.tool_id,
             arguments=self.arguments,
             response_schema=TypeAdapter(self.answer).json_schema() if self.schema is None else self.schema,
-            expires_at=None if self.timeout is None else wall_clock(emitter.run.loop)() + self.timeout,
+            expires_at=None if self.timeout is None else emitter.run.clock.time() + self.timeout,
         )
 
     def validate(self, request: InputRequested, answer: object) -> T:
@@ -128,7 +127,7 @@ async def ask(emitter: Emitter, question: Question[T], first: Sequence[Answerer]
     if journal is not None and asked is not None:
         request = asked.request
         answerers.insert(0, journal)
-        seconds = None if request.expires_at is None else request.expires_at - wall_clock(emitter.run.loop)()
+        seconds = None if request.expires_at is None else request.expires_at - emitter.run.clock.time()
     for answerer in answerers:
         answerer.expect(request)
     try:
