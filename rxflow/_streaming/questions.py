@@ -29,16 +29,7 @@ from rxflow._streaming.console import ConsoleProvider, has_console, is_input_rep
 from rxflow._streaming.emitter import Emitter, in_thread, is_async
 from rxflow._streaming.scope import UNANSWERED, Answerer, Scope
 from rxflow._text import list_problems
-from rxflow.types import (
-    Approval,
-    Event,
-    FlowPaused,
-    HumanFeedbackPending,
-    InputReceived,
-    InputRequested,
-    InputResponse,
-    Origin,
-)
+from rxflow.types import Event, FlowPaused, HumanFeedbackPending, InputReceived, InputRequested, InputResponse, Origin
 
 T = TypeVar("T")
 
@@ -344,7 +335,7 @@ class Inbox(Answerer):
 
         Raises:
             LookupError: the question is not open: it is unknown here, was answered, or its time ran out.
-            ValueError: the answer does not fit the question. The question stays open.
+            ValueError: the answer does not fit the schema of the question. The question stays open.
         """
         check_answer(self._look_up(request_id).request, value)
         self._settle(request_id, value)
@@ -403,7 +394,7 @@ class _Open:
 
 
 def check_answer(request: InputRequested, value: object) -> None:
-    """Raise ValueError if ``value`` does not fit the question ``request``."""
+    """Raise ValueError if ``value`` does not fit the schema of the question ``request``."""
     # Imported late, because most programs do not need it: they answer with functions, and Question.validate() checks
     # these answers.
     jsonschema: Any = import_module("jsonschema")
@@ -411,8 +402,6 @@ def check_answer(request: InputRequested, value: object) -> None:
         jsonschema.validate(to_jsonable_python(value, fallback=str), dict(request.response_schema))
     except jsonschema.ValidationError as error:
         raise ValueError(f"the answer to {request.message!r} does not fit: {error.message}") from error
-    if request.kind == "approval":  # the schema accepts any text
-        Question(kind=request.kind, message=request.message, answer=Approval).validate(request, value)
 
 
 def asking(scope: Scope, question: Question[Any], before: Callable[[Emitter], Awaitable[None]] | None = None) -> Any:

@@ -14,24 +14,21 @@ from pydantic_core import from_json
 from rxflow.types.events import InputRequested
 
 _YES = "(?:y|yes|yeah|yep|ok|okay|sure|approved?|true|go ahead|do it)"
-_NO = "(?:n|no|nope|deny|denied|refused?|reject|rejected|declined?|false)"
-_GAP = r"(?:[\s,:;.!\u2013\u2014]|-(?=\s))+"
+_NO = "(?:n|no|nope|deny|denied|reject|rejected|false)"
+_GAP = r"[\s,:;.!\u2013\u2014]+"
 _APPROVAL = re.compile(rf"(?i)(?:please{_GAP})?{_YES}(?:{_GAP}(?:{_YES}|please|thanks|thank you))*(?:{_GAP})?")
 _REFUSAL = re.compile(rf"(?is){_NO}(?:$|{_GAP}(?P<reason>.*))")
-_OBJECTION = re.compile(r"(?is)(?P<reason>(?:not|never|don['\u2019]?t|do not|stop)\b.*)")
 
 
 class Approval(BaseModel):
     """The answer to "may this tool be called?".
 
-    Instead of this object, an answer may also be True or False, or one of these texts:
+    Instead of this object, an answer may also be True or False, or a text:
 
-    - "yes", "ok", "sure", "go ahead" and the like approve the call, also with a "please" or "thanks".
-    - "no" and the like refuse the call. What follows is the reason. A text that begins with "not", "never", "don't" or
-      "stop" refuses the call too, and is the reason.
+    - "yes", "ok", "go ahead" and the like approve the call, also with "please" or "thanks".
     - The text of a JSON object approves the call with the arguments in the object.
-
-    Any other text is not a valid answer, for example "yes, but only 3": it could be meant as a yes or as a no.
+    - Any other text refuses the call, and is the reason: "yes, but only 3", for example. A "no" at the beginning is not
+      part of the reason.
 
     Attributes:
         approved: whether the tool may be called.
@@ -55,13 +52,8 @@ class Approval(BaseModel):
         text = given.strip()
         if _APPROVAL.fullmatch(text):
             return {"approved": True}
-        refusal = _REFUSAL.fullmatch(text) or _OBJECTION.fullmatch(text)
-        if refusal is None:
-            raise ValueError(
-                f'this means neither yes nor no: {text!r}; answer "yes", or "no" and a reason, or a JSON object with '
-                "other arguments"
-            )
-        return {"approved": False, "reason": refusal["reason"] or ""}
+        refusal = _REFUSAL.fullmatch(text)
+        return {"approved": False, "reason": text if refusal is None else refusal["reason"] or ""}
 
     @classmethod
     def schema_for(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import pytest
 from pydantic import AfterValidator
-from reactivex import Observable, operators as rx
+from reactivex import Observable
 
 from rxflow import operators as ops
 from rxflow.testing import ScriptedLLM, tool_call
@@ -56,28 +56,6 @@ TEXTS_FOR_YES = [
     *("yes", "Y", "ok", "Yes!", "OK!", "yes please", "Yes, go ahead", "ok, do it", "Okay.\nThanks!", "Sure, thank you"),
     *("go ahead", "Please do it", "yes yes YES", " true "),
 ]
-TEXTS_FOR_NEITHER = [
-    *(
-        "yes, but only 3",
-        "ok if it is below 4",
-        "Yes? Why?",
-        "yes/no",
-        "ok \N{THUMBS DOWN SIGN}",
-        "yes, don't",
-        "yes-no",
-    ),
-    *(
-        "go ahead and refuse",
-        "Ask me tomorrow",
-        "please",
-        "thanks",
-        "",
-        "  ",
-        "approve nothing",
-        "yesterday",
-        "n/a yes?",
-    ),
-]
 
 
 @pytest.mark.parametrize("answer", [True, *TEXTS_FOR_YES, {"approved": True}, Approval(approved=True)])
@@ -111,11 +89,17 @@ def test_nobody_is_asked_about_a_tool_that_is_used_up() -> None:
         (False, ""),
         ("no", ""),
         ("no, too expensive", "too expensive"),
+        ("Ask me tomorrow", "Ask me tomorrow"),
         ("No!", ""),
         ("NO: yes is what I said yesterday", "yes is what I said yesterday"),
         ("nope, ok?", "ok?"),
-        ("Don't pay that much", "Don't pay that much"),
-        ("Not yet", "Not yet"),
+        ("yes, but only 3", "yes, but only 3"),
+        ("Yes? Why?", "Yes? Why?"),
+        ("yes/no", "yes/no"),
+        ("approve nothing", "approve nothing"),
+        ("yesterday", "yesterday"),
+        ("please", "please"),
+        ("", ""),
         ({"approved": False, "reason": "too expensive"}, "too expensive"),
     ],
 )
@@ -179,31 +163,6 @@ def test_an_answer_that_does_not_fit_ends_the_run_and_calls_nothing(answer: Any)
     assert isinstance(seen.error, ValueError)
     assert "the answer to 'May Writer call pay?' does not fit" in str(seen.error)
     assert paid == []
-
-
-@pytest.mark.parametrize("text", TEXTS_FOR_NEITHER)
-def test_a_text_that_means_neither_yes_nor_no_is_an_error_of_who_answers(text: str) -> None:
-    pay, paid = payment()
-    seen = run(ScriptedLLM(tool_call("pay", {"amount": 5})), pay, lambda _: text)
-    assert isinstance(seen.error, ValueError)
-    assert f"means neither yes nor no: {text.strip()!r}" in str(seen.error)
-    assert paid == []
-
-
-def test_an_inbox_keeps_a_question_open_until_an_answer_means_yes_or_no() -> None:
-    pay, paid = payment()
-    inbox = ops.Inbox()
-    refused: list[str] = []
-
-    def answer(event: Event) -> None:
-        if isinstance(event, InputRequested):
-            with pytest.raises(ValueError, match=r"does not fit: .*means neither yes nor no") as error:
-                inbox.answer(event.request_id, "yes, but only 3")
-            refused.append(str(error.value))
-            inbox.answer(event.request_id, "yes, go ahead")
-
-    seen = outcome(solo(paying(5), agent={"tools": [pay]}).events().pipe(ops.answer_with(inbox), rx.do_action(answer)))
-    assert (len(refused), paid, seen.error) == (1, [5], None)
 
 
 @pytest.mark.parametrize("answer", [{"amount": "much"}, {"amount": {1, 2}}])

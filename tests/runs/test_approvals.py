@@ -97,9 +97,6 @@ def test_all_are_pending_and_are_answered_bit_by_bit(store: str) -> None:
         run.resume({waiting[11]: "yes"}, crew())
         assert sorted(pending(run)) == [12, 21, 22]
         assert paid == [11]
-        with pytest.raises(ValueError, match="means neither yes nor no: 'later'"):
-            run.resume({waiting[12]: "later"}, crew())
-        assert sorted(pending(run)) == [12, 21, 22]
     with Runs(store) as runs:
         run = runs[run.id]
         changed = {"approved": True, "arguments": {"amount": 5}}
@@ -121,8 +118,6 @@ def test_a_live_run_is_answered_while_its_other_questions_wait(store: str) -> No
                 seen.append(event.request_id)
                 if len(seen) == 4:
                     for request in runs[run.id].pending():
-                        with pytest.raises(ValueError, match="means neither yes nor no: 'yes, later'"):
-                            runs[run.id].answer(request.request_id, "yes, later")
                         runs[run.id].answer(request.request_id, "yes")
         assert run.result(20).raw == "done"
     assert sorted(paid) == [11, 12, 21, 22]
