@@ -227,13 +227,13 @@ class Flow(AsksPeople, Generic[S]):
         """
         return FlowStreamingOutput(source=self._kickoff_events(inputs, restore_from_state_id))
 
-    def stream_events(self, inputs: Inputs | None = None) -> StreamSession:
+    def stream_events(self, inputs: Inputs | None = None, *, restore_from_state_id: str | None = None) -> StreamSession:
         """Return the frames of a run of this instance, for a ``for`` loop. The first iteration starts the run."""
-        return StreamSession(self._kickoff_events(inputs), FlowFinished)
+        return StreamSession(self._kickoff_events(inputs, restore_from_state_id), FlowFinished)
 
-    def astream(self, inputs: Inputs | None = None) -> AsyncStreamSession:
+    def astream(self, inputs: Inputs | None = None, *, restore_from_state_id: str | None = None) -> AsyncStreamSession:
         """Return the frames of a run of this instance, for ``async for``. The first iteration starts the run."""
-        return AsyncStreamSession(self._kickoff_events(inputs), FlowFinished)
+        return AsyncStreamSession(self._kickoff_events(inputs, restore_from_state_id), FlowFinished)
 
     def plot(self, filename: str = "flow", show: bool = True) -> Path:
         """Draw the graph into an HTML file, and return its path. ".html" is added to ``filename`` if it is missing.
@@ -269,7 +269,7 @@ class Flow(AsksPeople, Generic[S]):
 
         return draw_mermaid(self._graph)
 
-    def _kickoff_events(self, inputs: Inputs | None, restore_from_state_id: str | None = None) -> EventStream[Event]:
+    def _kickoff_events(self, inputs: Inputs | None, restore_from_state_id: str | None) -> EventStream[Event]:
         if self._running.is_taken:
             raise self._describe_busy()
         self._require_methods()

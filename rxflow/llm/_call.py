@@ -105,7 +105,7 @@ def cut_at_stop(deltas: Observable[Delta], request: Request) -> Observable[Delta
         result    "Thought"-----------E|             (E: Ending, stop=["\\nObservation:"])
 
     A model that supports stop sequences ends its answer there by itself, and the provider reports the usage. If this
-    function cuts the answer, the usage is an estimate.
+    function cuts the answer, the usage is an estimate from the text, reasoning, refusal and arguments before the cut.
     """
     sequences = read_stop({**request.hints, **request.parameters}.get("stop"))
     if not sequences:
@@ -114,17 +114,17 @@ def cut_at_stop(deltas: Observable[Delta], request: Request) -> Observable[Delta
     def subscribe(observer: ObserverBase[Delta], scheduler: SchedulerBase | None = None) -> DisposableBase:
         stop = StopSequences(sequences)
         running = SingleAssignmentDisposable()
-        shown: list[str] = []
+        generated: list[str] = []
 
         def emit(text: str) -> None:
             if text:
-                shown.append(text)
+                generated.append(text)
                 observer.on_next(text)
 
         def end_if_met() -> None:
             if stop.is_met:
                 running.dispose()
-                observer.on_next(Ending("stop", estimate_usage(request.messages, shown) + _ONE_REQUEST))
+                observer.on_next(Ending("stop", estimate_usage(request.messages, generated) + _ONE_REQUEST))
                 observer.on_completed()
 
         def on_next(delta: Delta) -> None:
@@ -134,10 +134,17 @@ def cut_at_stop(deltas: Observable[Delta], request: Request) -> Observable[Delta
                 emit(stop.feed(delta))
                 end_if_met()
                 return
-            if isinstance(delta, ReasoningDelta):
-                shown.append(delta.content)
-            else:
-                emit(stop.flush())
+            match delta:
+                case ReasoningDelta(content):
+                    generated.append(content)
+                case RefusalDelta(content):
+                    emit(stop.flush())
+                    generated.append(content)
+                case ToolCallDelta(arguments=arguments):
+                    emit(stop.flush())
+                    generated.append(arguments)
+                case _:
+                    emit(stop.flush())
             observer.on_next(delta)
 
         def on_error(error: Exception) -> None:

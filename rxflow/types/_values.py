@@ -8,10 +8,11 @@ JSON's own values are not changed. Any other value becomes a JSON object. Its fi
     KeyError("topic")            {"$error": "KeyError", "message": "'topic'", "args": ["topic"]}
     <_io.TextIOWrapper …>        {"$object": "_io.TextIOWrapper", "text": "<_io.TextIOWrapper …>"}
 
-Reading imports nothing, and calls no constructor of a user's class. A pydantic object, a dataclass object or an enum
-member is restored only if the program has already loaded its class. An error is restored only if its class is one of
-Python's or rxflow's. For any other object, such as the file in the last line, reading returns a stand-in, for example a
-:class:`RecordedObject`.
+Reading imports nothing, and calls no constructor or validator of a user's class. It does call the ``model_post_init``
+of pydantic classes, because that method may fill private attributes, which are not written. A pydantic object, a
+dataclass object or an enum member is restored only if the program has already loaded its class. An error is restored
+only if its class is one of Python's or rxflow's. For any other object, such as the file in the last line, reading
+returns a stand-in, for example a :class:`RecordedObject`.
 """
 
 from __future__ import annotations
@@ -81,9 +82,10 @@ class RecordedObject:
 
 
 class RecordedModel(BaseModel):
-    """Stands for a pydantic or dataclass object that could not be restored, mostly because its class is not loaded.
+    """Stands for a pydantic or dataclass object that could not be restored.
 
-    It has the fields of that object. ``recorded_type`` is the name of the object's class, as "module:Class".
+    Mostly, its class is not loaded. Or the ``model_post_init`` of its class raised an error. The stand-in has the
+    fields of the object. ``recorded_type`` is the name of the object's class, as "module:Class".
     """
 
     model_config = ConfigDict(extra="allow")
@@ -217,6 +219,18 @@ def fill_dataclass(kind: type[Any], values: Mapping[str, Any]) -> Any:
     return made
 
 
+def construct_model(kind: type[BaseModel], values: Mapping[str, Any]) -> BaseModel | None:
+    """Create an object of the pydantic class ``kind`` without running validators.
+
+    The values already contain the changes that validators made. The object's ``model_post_init`` and the default
+    factories of missing fields are called. Return None if one of them raises an error.
+    """
+    try:
+        return kind.model_construct(None, **values)
+    except Exception:  # noqa: BLE001 - raised by a user's class
+        return None
+
+
 def _nested_to_json(value: Any, parents: tuple[int, ...]) -> Json:
     if type(value) in (dict, list, tuple):  # checked first, because the check for BaseModel takes 10 µs
         return _container_to_json(value, parents)
@@ -311,8 +325,9 @@ def _restore_model(values: dict[str, Json]) -> Any:
     restored = {key: from_json_value(each) for key, each in values.items() if key != tag}
     kind = find_class(name)
     if kind is not None and tag == "$model" and issubclass(kind, BaseModel):
-        # model_construct() runs no validators. The values already contain the changes that validators made.
-        return kind.model_construct(None, **restored)
+        made = construct_model(kind, restored)
+        if made is not None:
+            return made
     if kind is not None and tag == "$dataclass" and is_dataclass(kind):
         try:
             return fill_dataclass(kind, restored)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,16 +13,22 @@ from pydantic_core import from_json
 
 from rxflow.types.events import InputRequested
 
-_YES = frozenset(["y", "yes", "ok", "approve", "approved", "true"])
-_NO = frozenset(["n", "no", "deny", "denied", "reject", "rejected", "false"])
+_YES = "(?:y|yes|yeah|yep|ok|okay|sure|approved?|true|go ahead|do it)"
+_NO = "(?:n|no|nope|deny|denied|reject|rejected|false)"
+_GAP = r"[\s,:;.!\u2013\u2014]+"
+_APPROVAL = re.compile(rf"(?i)(?:please{_GAP})?{_YES}(?:{_GAP}(?:{_YES}|please|thanks|thank you))*(?:{_GAP})?")
+_REFUSAL = re.compile(rf"(?is){_NO}(?:$|{_GAP}(?P<reason>.*))")
 
 
 class Approval(BaseModel):
     """The answer to "may this tool be called?".
 
-    Instead of this object, an answer may also be True or False, or a text. A single word such as "yes" or "ok" approves
-    the call. The text of a JSON object approves the call with the arguments in the object. Any other text refuses the
-    call, and is the reason. A "no" at the beginning is not part of the reason.
+    Instead of this object, an answer may also be True or False, or a text:
+
+    - "yes", "ok", "go ahead" and the like approve the call, also with "please" or "thanks".
+    - The text of a JSON object approves the call with the arguments in the object.
+    - Any other text refuses the call, and is the reason: "yes, but only 3", for example. A "no" at the beginning is not
+      part of the reason.
 
     Attributes:
         approved: whether the tool may be called.
@@ -42,11 +49,11 @@ class Approval(BaseModel):
             return given
         if given.lstrip().startswith("{"):
             return {"approved": True, "arguments": from_json(given)}
-        word, _, rest = given.strip().partition(" ")
-        word = word.rstrip(",:;.!").casefold()
-        if word in _YES and not rest:
+        text = given.strip()
+        if _APPROVAL.fullmatch(text):
             return {"approved": True}
-        return {"approved": False, "reason": rest.strip() if word in _NO else given.strip()}
+        refusal = _REFUSAL.fullmatch(text)
+        return {"approved": False, "reason": text if refusal is None else refusal["reason"] or ""}
 
     @classmethod
     def schema_for(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,9 @@ other value is written as described in :mod:`rxflow.types._values`, so that tupl
 restored. A value or event that cannot be restored becomes a stand-in: a :class:`RecordedError`,
 :class:`RecordedObject`, :class:`RecordedModel` or :class:`RecordedEvent`.
 
+Reading calls no constructor or validator of the program's classes. It does call ``model_post_init`` of pydantic
+classes, so that private attributes are filled.
+
 ``docs/events.schema.json`` is the JSON Schema of a line.
 """
 
@@ -44,6 +47,7 @@ from rxflow.types._values import (
     RecordedError,
     RecordedModel,
     RecordedObject,
+    construct_model,
     describe_error as describe_error,
     fill_dataclass,
     find_class,
@@ -74,7 +78,7 @@ class CodecError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedEvent(Happened):
-    """An event whose class is not loaded here.
+    """An event whose class is not loaded here, or whose ``model_post_init`` raised an error.
 
     ``kind`` is the name of the event's class, as "module:Class". ``data`` holds the fields of the event
     except ``origin``, ``seq``, ``at`` and ``replayed``.
@@ -101,6 +105,8 @@ def encode(event: Event | Happened) -> bytes:
 
 def decode(line: bytes | str) -> Event:
     """Decode a line that :func:`encode` wrote.
+
+    The ``model_post_init`` of pydantic objects in the event is called; if it raises, the object becomes a stand-in.
 
     Raises:
         CodecError: the line is not JSON, its version or kind is unknown, or its data do not fit the kind.
@@ -168,7 +174,8 @@ def decode_data(kind: Json, data: Json) -> Event:
     try:
         if known is None and (own is None or not issubclass(own, Happened | StreamChunk)):
             return cast(Event, _stand_in(str(kind), values))
-        return cast(Event, _shape_of(cast(type[Any], own)).read(values))
+        event = _shape_of(cast(type[Any], own)).read(values)
+        return cast(Event, _stand_in(str(kind), values) if event is None else event)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise CodecError(f"not a {kind}: {type(error).__name__}: {error}") from error
 
@@ -220,6 +227,7 @@ class _Shape:
         return written
 
     def read(self, data: Mapping[str, Json]) -> Any:
+        """Restore an object from ``data``; None if the ``model_post_init`` of a program's class raises an error."""
         known, kind = self.fields, self.kind
         values = {
             name: known[name].read(each) if name in known else self._read_extra(name, each)
@@ -229,7 +237,7 @@ class _Shape:
             return (
                 kind.model_validate(values)
                 if kind in OWN_TYPES or kind is StreamChunk
-                else kind.model_construct(None, **values)
+                else construct_model(kind, values)
             )
         return kind(**values) if KINDS.get(kind.__name__) is kind or kind in OWN_TYPES else fill_dataclass(kind, values)
 

@@ -52,7 +52,13 @@ def run(model: ScriptedLLM, tool: BaseTool, *answers: Answer) -> Any:
     return outcome(source)
 
 
-@pytest.mark.parametrize("answer", [True, "yes", "Y", "ok", "Yes!", "OK!", {"approved": True}, Approval(approved=True)])
+TEXTS_FOR_YES = [
+    *("yes", "Y", "ok", "Yes!", "OK!", "yes please", "Yes, go ahead", "ok, do it", "Okay.\nThanks!", "Sure, thank you"),
+    *("go ahead", "Please do it", "yes yes YES", " true "),
+]
+
+
+@pytest.mark.parametrize("answer", [True, *TEXTS_FOR_YES, {"approved": True}, Approval(approved=True)])
 def test_an_approved_tool_is_called(answer: Any) -> None:
     pay, paid = payment()
     seen = run(paying(5), pay, lambda _: answer)
@@ -84,6 +90,16 @@ def test_nobody_is_asked_about_a_tool_that_is_used_up() -> None:
         ("no", ""),
         ("no, too expensive", "too expensive"),
         ("Ask me tomorrow", "Ask me tomorrow"),
+        ("No!", ""),
+        ("NO: yes is what I said yesterday", "yes is what I said yesterday"),
+        ("nope, ok?", "ok?"),
+        ("yes, but only 3", "yes, but only 3"),
+        ("Yes? Why?", "Yes? Why?"),
+        ("yes/no", "yes/no"),
+        ("approve nothing", "approve nothing"),
+        ("yesterday", "yesterday"),
+        ("please", "please"),
+        ("", ""),
         ({"approved": False, "reason": "too expensive"}, "too expensive"),
     ],
 )

@@ -231,6 +231,20 @@ def test_a_fork_may_be_given_its_id(sqlite: SQLiteFlowPersistence) -> None:
     assert (sqlite.load_state("mine") or {})["count"] == 2
 
 
+def test_a_session_of_frames_may_begin_with_a_copy(sqlite: SQLiteFlowPersistence) -> None:
+    source = saved_by(sqlite)()
+    source.kickoff()
+
+    async def read(fork: Flow[Any]) -> object:
+        async with fork.astream(restore_from_state_id=source.flow_id) as session:
+            return [frame async for frame in session] and session.result
+
+    with saved_by(sqlite)().stream_events(restore_from_state_id=source.flow_id) as session:
+        assert list(session)
+    assert session.result == 2
+    assert asyncio.run(read(saved_by(sqlite)())) == 2
+
+
 def test_a_fork_of_a_state_that_is_not_there_begins_anew(
     sqlite: SQLiteFlowPersistence, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -278,6 +292,10 @@ def test_a_fork_without_a_store_is_refused() -> None:
         Counting().kickoff(restore_from_state_id="x")
     with pytest.raises(ValueError, match="no store to restore from"):
         Counting().events(restore_from_state_id="x")
+    with pytest.raises(ValueError, match="no store to restore from"):
+        Counting().stream_events(restore_from_state_id="x")
+    with pytest.raises(ValueError, match="no store to restore from"):
+        Counting().astream(restore_from_state_id="x")
 
 
 def test_methods_that_name_one_file_restore_from_it(tmp_path: Path) -> None:

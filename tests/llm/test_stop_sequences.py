@@ -9,7 +9,7 @@ from reactivex import Subject
 
 from rxflow import LLM
 from rxflow.llm._call import StopSequences, cut_at_stop
-from rxflow.llm.source import Delta, Ending, ReasoningDelta, Request
+from rxflow.llm.source import Delta, Ending, ReasoningDelta, RefusalDelta, Request, ToolCallDelta
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import LLMFinished
 from rxflow.types.results import UsageMetrics
@@ -81,6 +81,14 @@ def test_the_connection_is_closed_at_once() -> None:
     assert source.observers == []
     usage = UsageMetrics(prompt_tokens=0, completion_tokens=1, total_tokens=1, successful_requests=1, is_estimated=True)
     assert (items, completed) == (["one ", Ending("stop", usage)], [True])
+
+
+@pytest.mark.parametrize(
+    "before", [ReasoningDelta("12345678"), RefusalDelta("12345678"), ToolCallDelta(0, "c", "f", "12345678")]
+)
+def test_the_estimate_of_a_cut_answer_has_everything_that_came_before_the_cut(before: Delta) -> None:
+    usage = answer(before, "1234 END", stop=" END").usage
+    assert (usage.completion_tokens, usage.is_estimated) == (3, True)
 
 
 def test_what_was_held_back_comes_before_an_error() -> None:

@@ -11,13 +11,13 @@ from decimal import Decimal
 from enum import Enum
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from types import NoneType, UnionType
-from typing import Any, Union, cast, get_args, get_origin
+from typing import Any, ClassVar, Union, cast, get_args, get_origin
 from uuid import UUID
 
 import jsonschema
 import pytest
 from hypothesis import Phase, given, settings, strategies as st
-from pydantic import BaseModel, Field, SecretStr, field_validator
+from pydantic import BaseModel, Field, PrivateAttr, SecretStr, field_validator
 
 from rxflow.types import (
     AgentOutput,
@@ -98,6 +98,34 @@ class Program:
 class LoudChunk(StreamChunk):
     volume: int = 0
 
+
+class Register(BaseModel):
+    """Keeps an index that only ``model_post_init`` fills. It raises ``error``, if there is one."""
+
+    error: ClassVar[Exception | None] = None
+
+    names: tuple[str, ...] = ()
+    _index: dict[str, int] = PrivateAttr(default_factory=dict[str, int])
+
+    def model_post_init(self, context: Any, /) -> None:
+        if self.error is not None:
+            raise self.error
+        self._index.update((name, number) for number, name in enumerate(self.names))
+
+    def find(self, name: str) -> int:
+        return self._index[name]
+
+
+class RegisteredChunk(StreamChunk):
+    error: ClassVar[Exception | None] = None
+
+    def model_post_init(self, context: Any, /) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+UNREADY = [OSError("the database cannot be reached"), ValueError("no such place"), ZeroDivisionError()]
+"""Errors that a program's ``model_post_init`` may raise where a log is read."""
 
 texts = st.text(st.characters(exclude_categories=()), max_size=20)  # half characters too
 scalars = (
@@ -324,6 +352,19 @@ class TestValues:
     def test_no_validator_and_no_constructor_runs_again(self) -> None:
         assert self.value_of(Trip.model_construct(place="as it is")).place == "as it is"
 
+    def test_private_attributes_are_filled_by_model_post_init(self) -> None:
+        assert self.value_of(Register(names=("a", "b"))).find("b") == 1
+
+    @pytest.mark.parametrize("error", UNREADY)
+    def test_an_object_whose_model_post_init_raises_keeps_its_fields(
+        self, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        line = encode(Custom(origin=Origin(), name="n", value=[Register(names=("a",))]))
+        monkeypatch.setattr(Register, "error", error)
+        (stand_in,) = cast("Custom", decode(line)).value
+        assert isinstance(stand_in, RecordedModel)
+        assert (stand_in.recorded_type, cast("Any", stand_in).names) == (f"{__name__}:Register", ("a",))
+
     def test_a_secret_is_not_written(self) -> None:
         class Account(BaseModel):
             key: SecretStr
@@ -392,6 +433,17 @@ class TestOwnEvents:
         assert decode(encode(event)) == event
         assert type(decode(encode(event))) is type(event)
         SCHEMA.validate(json.loads(encode(event)))
+
+    @pytest.mark.parametrize("error", UNREADY)
+    def test_one_whose_model_post_init_raises_keeps_its_fields(
+        self, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        line = encode(cast("Any", RegisteredChunk(content="hey")))
+        monkeypatch.setattr(RegisteredChunk, "error", error)
+        stand_in: Any = decode(line)
+        assert isinstance(stand_in, RecordedEvent)
+        assert (stand_in.kind, stand_in.data["content"]) == (f"{__name__}:RegisteredChunk", "hey")
+        assert encode(stand_in) != b""
 
     def test_one_with_the_name_of_an_event_of_rxflow_is_not_constructed_again(self) -> None:
         event: Any = Program.ToolProgress(origin=Origin(), percent=50)
