@@ -171,9 +171,9 @@ def _mask(text: str, keys: Sequence[str]) -> str:
 
 
 def _redact_http(value: Any, keys: Sequence[str]) -> Any:
-    """Return ``value``, an object of httpx, with the API keys masked in headers, URLs and bodies.
+    """Return a copy of ``value``, an object of httpx, with the API keys masked in its URL, headers and body.
 
-    Headers and responses are copied. A request is changed in place. Other objects are returned unchanged.
+    An object that is neither headers, a request nor a response is returned unchanged.
     """
     import httpx  # comes with litellm; imported here, so that `import rxflow` stays light
 
@@ -185,12 +185,16 @@ def _redact_http(value: Any, keys: Sequence[str]) -> Any:
             ]
         )
     if isinstance(value, httpx.Request):
+        headers, content = _redact_http(value.headers, keys), None
+        with suppress(httpx.RequestNotRead):  # raised if the body is a stream
+            content = _redact(value.content, keys)
+            headers.pop("content-length", None)  # the masked body has another length
+        url = _redact(str(value.url), keys)
         try:
-            value.url = httpx.URL(_redact(str(value.url), keys))
-        except httpx.InvalidURL:  # with the mask in place of a key, it is not a URL
-            value.url = httpx.URL(_MASK)
-        value.headers = _redact_http(value.headers, keys)
-    elif isinstance(value, httpx.Response):
+            return httpx.Request(value.method, url, headers=headers, content=content)
+        except httpx.InvalidURL:  # with the mask in place of a key, the text is not a URL
+            return httpx.Request(value.method, _MASK, headers=headers, content=content)
+    if isinstance(value, httpx.Response):
         headers = _redact_http(value.headers, keys)
         for name in ("content-encoding", "content-length"):  # these describe the encoded content
             headers.pop(name, None)

@@ -96,7 +96,8 @@ def in_full(value: Any) -> str:
         case httpx.Headers():
             return str(value.raw)
         case httpx.Request():
-            return f"{value.url} {value.headers.raw}"
+            sent = value.content if hasattr(value, "_content") else b""
+            return f"{value.url} {value.headers.raw} {sent!r}"
         case httpx.Response():
             said = value.content if value.is_closed and hasattr(value, "_content") else b""
             return f"{value.headers.raw} {said!r} {in_full(value.request)}"
@@ -227,6 +228,15 @@ def test_a_key_is_masked_in_what_providers_other_than_openai_answer(model: str) 
     shown = all_that_it_says(seen.error)
     assert "***" in shown
     assert_no_piece_of(KEY, shown)
+
+
+@pytest.mark.parametrize("model", ["openai/gpt-4o", "anthropic/claude-sonnet-4-5", "gemini/gemini-2.0-flash"])
+def test_a_key_inside_a_tool_is_masked_in_the_request_that_failed(model: str) -> None:
+    tool = {"type": "mcp", "server_url": "http://mcp.example", "headers": {"Authorization": KEY}}
+    with Wire(refusal("no")) as wire:
+        llm = LLM(model, base_url=wire.url, api_key="k", max_retries=0, via="litellm", additional_tools=[tool])
+        seen = outcome(llm.events("Hi"))
+    assert_no_piece_of(KEY, all_that_it_says(seen.error))
 
 
 def test_a_key_in_an_address_that_the_provider_sends_on_to_is_masked(provider: Loopback, way: Way) -> None:
