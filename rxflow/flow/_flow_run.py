@@ -278,16 +278,18 @@ class _FlowRun(DisposableBase):
         """Add the completion of ``method`` to ``wave``, and continue the wave."""
         label: str | None = None
         payload: Any = None
-        if method.is_router and method.feedback is not None and isinstance(result, HumanFeedbackResult):
+        reviewed = result if method.feedback is not None and isinstance(result, HumanFeedbackResult) else None
+        if method.is_router and reviewed is not None and reviewed.outcome is not None:
             # Listeners of the label get the HumanFeedbackResult. Listeners of the method, and the list of outputs, get
             # the value that the method returned.
-            payload, result, label = result, result.output, result.outcome
+            payload, result, label = result, reviewed.output, reviewed.outcome
         elif method.is_router:
             try:
-                result = label = payload = self._read_label(method, result)
+                label = self._read_label(method, result)
             except Warning as error:  # raised by _read_label() if the program turns warnings into errors
                 self.fail(error)
                 return
+            result = payload = label if reviewed is None else reviewed
         self._record.outputs.append(result)
         wave.add(Occurrence(method.name, result, causes=causes))
         if label is not None:

@@ -170,7 +170,7 @@ def run_method(
 def read_label(outcome: Any) -> str | None:
     """Return the label for a router's return value; None if there is no label."""
     if isinstance(outcome, HumanFeedbackResult):
-        return outcome.outcome
+        return read_label(outcome.output) if outcome.outcome is None else outcome.outcome
     if outcome is None:
         return None
     return str(outcome.value) if isinstance(outcome, Enum) else str(outcome)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import reactivex
@@ -251,6 +251,37 @@ def test_its_labels_are_known_to_the_graph() -> None:
 
     with pytest.raises(ValueError, match=r"waits for 'aproved', .*did you mean 'approved'"):
         Misspelt()
+
+
+def test_feedback_on_a_router_without_emit_keeps_the_label_of_the_router() -> None:
+    class Trip(Flow):
+        @start()
+        def plan(self) -> str:
+            return "plan"
+
+        @router(plan)
+        @human_feedback("Good?")
+        def choose(self) -> Literal["sea", "hills"]:
+            return "sea"
+
+        @listen("sea")
+        def sail(self, result: HumanFeedbackResult) -> str:
+            return f"sail: {result.output}, {result.feedback}"
+
+        @listen("hills")
+        def walk(self) -> str:
+            return "walk"
+
+        @listen(choose)
+        def note(self, result: HumanFeedbackResult) -> str:
+            return f"noted: {result.feedback}"
+
+    seen = reviewing("windy?", Trip)
+    assert [each.label for each in seen.of(MethodFinished) if each.origin.flow_method == "choose"] == ["sea"]
+    results = {each.origin.flow_method: each.result for each in seen.of(MethodFinished)}
+    assert results["sail"] == "sail: sea, windy?"
+    assert results["note"] == "noted: windy?"
+    assert "walk" not in results
 
 
 def test_a_router_of_ones_own_may_follow() -> None:
