@@ -284,6 +284,15 @@ class WorkerPool:
         return worker
 
     async def _greet(self, worker: PoolWorker) -> None:
+        """Wait until the worker answers, and begin to watch it."""
+        try:
+            await self._check_start(worker)
+        except Exception as error:  # whatever the error is, the next run must not get this worker
+            self._lose(worker, describe_loss(error))
+            raise
+        worker.watch = asyncio.ensure_future(self._watch(worker))
+
+    async def _check_start(self, worker: PoolWorker) -> None:
         given = self._settings
         needs = ", ".join(
             f"{name}={value:g}" for name, value in {"num_cpus": given.num_cpus, **given.resources}.items()
@@ -293,17 +302,13 @@ class WorkerPool:
         except TimeoutError:
             has = {name: value for name, value in _list_resources().items() if not name.startswith("node:")}
             message = f"no worker with {needs} started within {given.start_within_s:g} s; the cluster has {has}"
-            self._lose(worker, message)
             raise WorkerStartError(message) from None
         except ray_errors.RayError as error:
-            message = f"a worker with {needs} could not start: {type(error).__name__}"
-            self._lose(worker, message)
-            raise WorkerStartError(message) from error
+            raise WorkerStartError(f"a worker with {needs} could not start: {type(error).__name__}") from error
         if code != describe_rxflow():
-            message = f"the worker runs {code}; this program runs {describe_rxflow()}: install the same version on both"
-            self._lose(worker, message)
-            raise CodeMismatchError(message)
-        worker.watch = asyncio.ensure_future(self._watch(worker))
+            raise CodeMismatchError(
+                f"the worker runs {code}; this program runs {describe_rxflow()}: install the same version on both"
+            )
 
     async def _watch(self, worker: PoolWorker) -> None:
         """Ping the worker until it is lost."""
