@@ -213,3 +213,99 @@ def test_a_worker_that_does_not_start_is_replaced(
         assert (await second).actor is ray.actors[1]
 
     run(main())
+
+
+class TestGrowth:
+    """The cluster has room for fewer workers than the pool may have, and gets more room later."""
+
+    async def fill(self, ray: StandIn, pool: WorkerPool) -> None:
+        """One worker starts and has a run. The second one does not start in time, so its run shares the first."""
+        first = await begin(pool.acquire())
+        ray.actors[0].start()
+        assert (await first).actor is ray.actors[0]
+        second = await begin(pool.acquire())
+        await skip(START_WITHIN_S)
+        assert (await second).actor is ray.actors[0]
+        assert [actor.is_killed for actor in ray.actors] == [False, True]
+
+    def test_room_that_comes_later_is_used(self, ray: StandIn) -> None:
+        async def main() -> None:
+            pool = create_pool(workers=3)
+            await self.fill(ray, pool)
+            await skip(START_WITHIN_S)
+            assert (await pool.acquire()).actor is ray.actors[0]
+            await settle()
+            for number in (2, 3):  # each worker that starts shows that there may be room for one more
+                ray.actors[number].start()
+                await settle()
+                assert (await pool.acquire()).actor is ray.actors[number]
+                await pool.acquire()
+                await settle()
+            assert len(ray.actors) == 4  # one has not started, and three have: as many as the pool may have
+
+        run(main())
+
+    def test_no_run_waits_for_a_trial(self, ray: StandIn) -> None:
+        async def main() -> None:
+            pool = create_pool(workers=3)
+            await self.fill(ray, pool)
+            await skip(START_WITHIN_S)
+            for _ in range(5):
+                acquired = await begin(pool.acquire())
+                assert acquired.result().actor is ray.actors[0]
+            assert len(ray.actors) == 3
+
+        run(main())
+
+    def test_a_trial_that_fails_at_once_is_not_repeated_at_once(self, ray: StandIn) -> None:
+        async def main() -> None:
+            pool = create_pool(workers=3)
+            await self.fill(ray, pool)
+            for _ in range(5):
+                await pool.acquire()
+            assert len(ray.actors) == 2
+            for count in (3, 4):
+                await skip(START_WITHIN_S)
+                await pool.acquire()
+                await settle()
+                assert len(ray.actors) == count
+                ray.actors[-1].reply.set_exception(ray_errors.RayActorError())
+                await settle()
+                for _ in range(5):
+                    await pool.acquire()
+                assert len(ray.actors) == count
+
+        run(main())
+
+    def test_a_run_that_waits_for_a_turn_gets_the_worker_of_a_trial(self, ray: StandIn) -> None:
+        async def main() -> None:
+            pool = create_pool(workers=2, runs_per_worker=1)
+            first = await begin(pool.acquire())
+            ray.actors[0].start()
+            second, third = await begin(pool.acquire()), await begin(pool.acquire())
+            await skip(START_WITHIN_S)
+            assert (first.done(), second.done(), third.done()) == (True, False, False)
+            await skip(START_WITHIN_S)
+            pool.release(await first)  # the next demand: the run that gets this room, or the other one
+            await settle()
+            assert len(ray.actors) == 3
+            ray.actors[2].start()
+            await settle()
+            assert {(await second).actor, (await third).actor} == {ray.actors[0], ray.actors[2]}
+
+        run(main())
+
+    def test_a_lost_worker_is_replaced_during_a_trial(self, ray: StandIn) -> None:
+        async def main() -> None:
+            pool = create_pool(workers=2)
+            await self.fill(ray, pool)
+            await skip(START_WITHIN_S)
+            worker = await pool.acquire()
+            await settle()
+            assert len(ray.actors) == 3
+            pool._lose(worker, "killed")  # pyright: ignore[reportPrivateUsage]
+            replaced = await begin(pool.acquire())
+            ray.actors[3].start()
+            assert (await replaced).actor is ray.actors[3]
+
+        run(main())
