@@ -221,7 +221,8 @@ class _PlainFeed:
 
     If a generator was not read to its end, it is closed together with its output. So the generator cleans up at once,
     and not only when it is garbage-collected. ``close()`` of an output cannot close an async generator; ``aclose()``
-    can. A generator cannot be closed while a reader waits for its next item. That reader then closes it.
+    can. A generator cannot be closed while readers wait for its next item. The last of these readers then closes it,
+    even if the reader was cancelled or interrupted.
     """
 
     is_running = False
@@ -263,30 +264,34 @@ class PlainFeed(_PlainFeed):
         self._turn = threading.Lock()
 
     def pull(self, position: int) -> None:
-        with self._turn:
-            while not self._log.has(position):
-                try:
-                    chunk = next(self._iterator)
-                except StopIteration:
-                    self._log.end(cancelled=self._is_cut)
-                except Exception as error:  # noqa: BLE001 - raised in the reader, after the items that had arrived
-                    self._log.end(error)
-                except BaseException:
-                    self._is_cut = True
-                    raise
-                else:
-                    self._add(chunk)
-        if self._log.is_cancelled:
-            self._close_iterator()
+        try:
+            with self._turn:
+                while not self._log.has(position):
+                    try:
+                        chunk = next(self._iterator)
+                    except StopIteration:
+                        self._log.end(cancelled=self._is_cut)
+                    except Exception as error:  # noqa: BLE001 - raised in the reader, after the items that had arrived
+                        self._log.end(error)
+                    except BaseException:
+                        self._is_cut = True
+                        raise
+                    else:
+                        self._add(chunk)
+        finally:
+            self._close_if_cancelled()
 
     def close(self) -> None:
-        if self._log.end(cancelled=True) and not self._turn.locked():
-            self._close_iterator()
+        self._log.end(cancelled=True)
+        self._close_if_cancelled()
 
     async def aclose(self) -> None:
         self.close()
 
-    def _close_iterator(self) -> None:
+    def _close_if_cancelled(self) -> None:
+        """Close the iterator if the output was cancelled, unless a reader has the turn. That reader then closes it."""
+        if not self._log.is_cancelled or self._turn.locked():
+            return
         close = self._take("close")
         try:
             if close is not None:
@@ -310,21 +315,22 @@ class PlainAsyncFeed(_PlainFeed):
         raise RuntimeError("This output was built from an async_iterator: read it with `async for`.")
 
     async def pull_async(self, position: int) -> None:
-        async with self._turn:
-            while not self._log.has(position):
-                try:
-                    chunk = await anext(self._iterator)
-                except StopAsyncIteration:
-                    self._log.end(cancelled=self._is_cut)
-                except Exception as error:  # noqa: BLE001 - raised in the reader, after the items that had arrived
-                    self._log.end(error)
-                except BaseException:  # the reader was cancelled
-                    self._is_cut = True
-                    raise
-                else:
-                    self._add(chunk)
-        if self._log.is_cancelled:
-            await self._close_iterator()
+        try:
+            async with self._turn:
+                while not self._log.has(position):
+                    try:
+                        chunk = await anext(self._iterator)
+                    except StopAsyncIteration:
+                        self._log.end(cancelled=self._is_cut)
+                    except Exception as error:  # noqa: BLE001 - raised in the reader, after the items that had arrived
+                        self._log.end(error)
+                    except BaseException:  # the reader was cancelled
+                        self._is_cut = True
+                        raise
+                    else:
+                        self._add(chunk)
+        finally:  # a reader can be cancelled before it has entered the iterator too: anyio's lock suspends it once
+            await self._close_if_cancelled()
 
     def close(self) -> None:
         # The iterator is not closed here, because that needs ``await``. It is closed by aclose(), by a reader that is
@@ -333,10 +339,12 @@ class PlainAsyncFeed(_PlainFeed):
 
     async def aclose(self) -> None:
         self._log.end(cancelled=True)
-        if self._log.is_cancelled and not self._turn.locked():
-            await self._close_iterator()
+        await self._close_if_cancelled()
 
-    async def _close_iterator(self) -> None:
+    async def _close_if_cancelled(self) -> None:
+        """Close the iterator if the output was cancelled, unless a reader has the turn. That reader then closes it."""
+        if not self._log.is_cancelled or self._turn.locked():
+            return
         close = self._take("aclose")
         try:
             if close is not None:

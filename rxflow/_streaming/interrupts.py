@@ -85,11 +85,15 @@ class Flag:
         """Wait until the flag is set, at most ``limit_s`` seconds. Return whether the flag is set."""
         if not self.is_set:
             wake, wait = create_wait()
-            self._waiting.append(wake)
-            # This method registers and then reads the flag. set() sets the flag and then looks for registered waits.
-            # So if both run at once, either set() wakes this thread, or this thread does not wait.
-            if not self.is_set:
-                wait(limit_s)
+            try:
+                self._waiting.append(wake)
+                # This method registers and then reads the flag. set() sets the flag and then looks for registered
+                # waits. So if both run at once, either set() wakes this thread, or this thread does not wait.
+                if not self.is_set:
+                    wait(limit_s)
+            finally:  # a flag that is polled and never set would otherwise collect the wake-ups of all past waits
+                with suppress(ValueError):  # set() has taken ``wake`` out of the list
+                    self._waiting.remove(wake)
         return self.is_set
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import sys
 import threading
 import time
 from collections import deque
@@ -58,9 +59,13 @@ class PoolWorker:
 
     When the pool considers the worker dead, it sets ``loss`` to the reason. It then calls the functions in ``on_loss``
     in the pool's thread.
+
+    ``is_trial`` is True while the worker starts only to find out whether the cluster has room for it. No run waits for
+    such a worker.
     """
 
     actor: Any
+    is_trial: bool = False
     ready: asyncio.Task[None] | None = None
     watch: asyncio.Task[None] | None = None
     runs: int = 0
@@ -70,7 +75,8 @@ class PoolWorker:
     @property
     def is_ready(self) -> bool:
         """Whether the worker has started without an error."""
-        return self.ready is not None and self.ready.done() and not self.ready.exception()
+        ready = self.ready
+        return ready is not None and ready.done() and not ready.cancelled() and not ready.exception()
 
 
 class WorkerPool:
@@ -81,7 +87,14 @@ class WorkerPool:
         self._workers: list[PoolWorker] = []
         self._turns: deque[asyncio.Future[None]] = deque()  # a future for each run that waits for a worker
         self._acquiring: set[asyncio.Task[PoolWorker]] = set()
-        self._most = settings.workers  # the greatest number of workers; None until _connect() has computed it
+        self._max_workers = settings.workers  # None until _connect() has computed it
+        # The number of workers for which the cluster has room, as far as failed starts have shown. The number must be
+        # able to grow again, because nodes join and other programs end. But in a full cluster, a start fails only after
+        # ``start_within_s``, and no run should be delayed that long if another worker can carry it out. So a trial
+        # finds out whether there is more room. Only demand causes trials, so an idle program takes no more resources.
+        # A trial may fail at once, so the next one begins no earlier than ``start_within_s`` after it began.
+        self._room = sys.maxsize
+        self._next_trial_at = 0.0  # in the loop's time
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -187,7 +200,6 @@ class WorkerPool:
                 self.release(worker)
                 if not any(each.is_ready for each in self._workers):
                     raise
-                self._most = len(self._workers)  # assume that the cluster has no resources for more workers
             except BaseException:
                 self.release(worker)
                 raise
@@ -205,6 +217,10 @@ class WorkerPool:
             if not turn.done():
                 turn.set_result(None)
                 break
+
+    def _call_all(self) -> None:
+        while self._turns:
+            self._call_next()
 
     def give_back(self, worker: PoolWorker, loss: str = "") -> None:
         """Run :meth:`release` on the pool's loop. May be called in any thread.
@@ -251,19 +267,31 @@ class WorkerPool:
     async def _connect(self) -> None:
         if not ray.is_initialized():
             await asyncio.to_thread(self.connect)
-        if self._most is None:
+        if self._max_workers is None:
             cpus = (await asyncio.to_thread(_list_resources)).get("CPU", 1)
-            self._most = max(1, int(cpus / self._settings.num_cpus)) if self._settings.num_cpus else 1
+            self._max_workers = max(1, int(cpus / self._settings.num_cpus)) if self._settings.num_cpus else 1
 
     def _choose(self) -> PoolWorker | None:
-        worker = min(self._workers, key=lambda each: each.runs, default=None)
-        if worker is not None and worker.runs == 0:
-            return worker
-        if worker is None or len(self._workers) < (self._most or 1):
+        workers = [each for each in self._workers if not each.is_trial]
+        worker = min(workers, key=lambda each: each.runs, default=None)
+        max_workers = self._max_workers or 1
+        if worker is None or (worker.runs > 0 and len(workers) < min(max_workers, self._room)):
             return self._start()
+        if (worker.runs > 0 or self._turns) and self._room <= len(workers) < max_workers:
+            self._try_for_room()
         return worker if worker.runs < self._settings.runs_per_worker else None
 
-    def _start(self) -> PoolWorker:
+    def _try_for_room(self) -> None:
+        """Start a trial, unless one is going on, or the last failed start was too short a time ago."""
+        is_going_on = any(each.is_trial for each in self._workers)
+        if not is_going_on and self._next_trial_at <= asyncio.get_running_loop().time():
+            self._postpone_trials()
+            self._start(is_trial=True)
+
+    def _postpone_trials(self) -> None:
+        self._next_trial_at = asyncio.get_running_loop().time() + self._settings.start_within_s
+
+    def _start(self, *, is_trial: bool = False) -> PoolWorker:
         given = self._settings
         groups = {HEALTH: 1}
         actor = (
@@ -277,13 +305,35 @@ class WorkerPool:
             )
             .remote()
         )
-        worker = PoolWorker(actor)
+        worker = PoolWorker(actor, is_trial)
         self._workers.append(worker)
         worker.ready = asyncio.ensure_future(self._greet(worker))
         worker.ready.add_done_callback(lambda done: None if done.cancelled() else done.exception())
         return worker
 
     async def _greet(self, worker: PoolWorker) -> None:
+        """Wait until the worker answers, and begin to watch it."""
+        try:
+            await self._check_start(worker)
+        except Exception as error:  # whatever the error is, the next run must not get this worker
+            if isinstance(error, WorkerStartError) and not worker.is_trial:
+                self._limit_room()
+            self._lose(worker, describe_loss(error))
+            raise
+        worker.watch = asyncio.ensure_future(self._watch(worker))
+        if worker.is_trial:
+            worker.is_trial = False
+            self._room = max(self._room, len(self._workers))
+            self._next_trial_at = 0.0  # there may be room for one more
+            self._call_all()
+
+    def _limit_room(self) -> None:
+        """Assume that the cluster has room for one worker less than the pool has now, one of which could not start."""
+        if any(each.is_ready for each in self._workers):
+            self._room = sum(not each.is_trial for each in self._workers) - 1
+            self._postpone_trials()
+
+    async def _check_start(self, worker: PoolWorker) -> None:
         given = self._settings
         needs = ", ".join(
             f"{name}={value:g}" for name, value in {"num_cpus": given.num_cpus, **given.resources}.items()
@@ -293,17 +343,13 @@ class WorkerPool:
         except TimeoutError:
             has = {name: value for name, value in _list_resources().items() if not name.startswith("node:")}
             message = f"no worker with {needs} started within {given.start_within_s:g} s; the cluster has {has}"
-            self._lose(worker, message)
             raise WorkerStartError(message) from None
         except ray_errors.RayError as error:
-            message = f"a worker with {needs} could not start: {type(error).__name__}"
-            self._lose(worker, message)
-            raise WorkerStartError(message) from error
+            raise WorkerStartError(f"a worker with {needs} could not start: {type(error).__name__}") from error
         if code != describe_rxflow():
-            message = f"the worker runs {code}; this program runs {describe_rxflow()}: install the same version on both"
-            self._lose(worker, message)
-            raise CodeMismatchError(message)
-        worker.watch = asyncio.ensure_future(self._watch(worker))
+            raise CodeMismatchError(
+                f"the worker runs {code}; this program runs {describe_rxflow()}: install the same version on both"
+            )
 
     async def _watch(self, worker: PoolWorker) -> None:
         """Ping the worker until it is lost."""
@@ -331,10 +377,7 @@ class WorkerPool:
             ray.kill(worker.actor, no_restart=True)
         for tell in list(worker.on_loss.values()):
             tell()
-        while self._turns:  # wake all waiting runs, because the lost worker can be replaced by a new one
-            turn = self._turns.popleft()
-            if not turn.done():
-                turn.set_result(None)
+        self._call_all()  # because the lost worker can be replaced by a new one
 
 
 def stop(stream: Any) -> None:

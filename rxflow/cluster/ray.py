@@ -50,7 +50,8 @@ class Ray:
         workers: the greatest number of workers; by default as many as the cluster's CPUs allow.
         runs_per_worker: how many runs one worker carries out at once.
         start_within: how long a worker may take to start. After that, the runs that wait for the worker fail, unless
-            another worker has started.
+            another worker has started. The runs then share the workers that have started, and if further runs come
+            later, more workers start when the cluster has room.
         lease: how long a worker counts as alive without answering.
         runtime_env: the environment of the workers, in the form of Ray: ``{"env_vars": {"PYTHONPATH": …}}``. Do not put
             API keys here: set them on the machines.

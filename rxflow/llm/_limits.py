@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 IN_PROCESS: Final = "memory://"
 MIN_WAIT_S: Final = 0.01
 """The shortest wait before a call asks for a slot again. Asking more often would only put load on the store."""
+PAUSE_SCRIPT: Final = """
+if redis.call("pttl", KEYS[1]) < tonumber(ARGV[1]) then
+    redis.call("set", KEYS[1], 1, "px", ARGV[1])
+end
+"""
+"""Redis runs this script in one step. With a read and a later write, a pause could replace a longer one that another
+machine has begun in between."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,11 +229,15 @@ class _Store:
     def __init__(self, url: str) -> None:
         with extra("limits"):
             from limits.aio import storage, strategies
+        self._paused_until: dict[str, float] = {}  # by key: the loop's time at the end of the pause; unused with Redis
         if url.startswith(IN_PROCESS):
             self._storage: Any = storage.MemoryStorage()
+            self._bridge: Any = None
         else:
             with extra("redis"):
                 self._storage = storage.RedisStorage(f"async+{url}", implementation="redispy", key_prefix="rxflow")
+            self._bridge = self._storage.bridge
+            self._pause_script: Any = self._bridge.storage.register_script(PAUSE_SCRIPT)
         self._requests: Any = strategies.MovingWindowRateLimiter(self._storage)
         self._tokens: Any = strategies.SlidingWindowCounterRateLimiter(self._storage)
 
@@ -235,9 +246,9 @@ class _Store:
 
         If there is none, return the seconds after which to try again.
         """
-        pause = _name_pause(limits.key)
-        if await self._storage.get(pause):
-            return max(MIN_WAIT_S, float(await self._storage.get_expiry(pause)) - time.time())
+        pause = await self._read_pause(limits.key)
+        if pause > 0:
+            return pause
         name, items = (limits.key, limits.model), self._items(limits, tokens)
         for limiter, item, cost in items:
             if not await limiter.test(item, *name, cost=cost):
@@ -260,19 +271,33 @@ class _Store:
 
         If there is already a longer pause, do nothing.
         """
-        pause = _name_pause(key)
-        left = await self._storage.get_expiry(pause) - time.time() if await self._storage.get(pause) else 0.0
-        if delay > left:
-            await self._storage.clear(pause)
-            await self._storage.incr(pause, max(1, math.ceil(delay)))
+        seconds = max(1, math.ceil(delay))
+        if self._bridge is not None:
+            name = self._bridge.prefixed_key(_name_pause(key))
+            await self._pause_script(keys=[name], args=[1000 * seconds])
+        else:
+            until = asyncio.get_running_loop().time() + seconds
+            self._paused_until[key] = max(until, self._paused_until.get(key, until))
+
+    async def _read_pause(self, key: str) -> float:
+        """Return how many seconds are left of the pause of ``key``, at least ``MIN_WAIT_S``. If there is none: 0."""
+        if self._bridge is not None:
+            name = _name_pause(key)
+            if not await self._storage.get(name):
+                return 0.0
+            left = float(await self._storage.get_expiry(name)) - time.time()
+        else:
+            left = self._paused_until.get(key, 0.0) - asyncio.get_running_loop().time()
+            if left <= 0:
+                return 0.0
+        return max(MIN_WAIT_S, left)
 
     async def close(self) -> None:
         timer: asyncio.Task[None] | None = getattr(self._storage, "timer", None)
         if timer is not None:
             timer.cancel()
-        bridge = getattr(self._storage, "bridge", None)
-        if bridge is not None:
-            await bridge.storage.aclose()
+        if self._bridge is not None:
+            await self._bridge.storage.aclose()
 
     def _items(self, limits: RateLimits, tokens: int) -> list[tuple[Any, RateLimitItem, int]]:
         items: list[tuple[Any, RateLimitItem, int]] = []

@@ -3,11 +3,12 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import trio
+import trio.testing
 
 from rxflow.types.streaming import (
     CrewStreamingOutput,
@@ -212,6 +213,109 @@ class TestPlainIterators:
             assert not output.is_cancelled
 
         asyncio.run(main())
+
+    def test_an_iterator_whose_output_is_closed_while_a_reader_waits_is_closed_by_the_cancelled_reader(self) -> None:
+        class Chunks:
+            def __init__(self) -> None:
+                self.asked = asyncio.Event()
+                self.closed = 0
+
+            def __aiter__(self) -> AsyncIterator[StreamChunk]:
+                return self
+
+            async def __anext__(self) -> StreamChunk:
+                self.asked.set()
+                await asyncio.Event().wait()
+                raise StopAsyncIteration
+
+            async def aclose(self) -> None:
+                self.closed += 1
+
+        async def main() -> None:
+            chunks = Chunks()
+            output = FlowStreamingOutput(async_iterator=chunks)
+            reading = asyncio.create_task(read(output))
+            await chunks.asked.wait()
+            await output.aclose()
+            assert chunks.closed == 0  # the reader is inside
+            reading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+            assert chunks.closed == 1
+
+        asyncio.run(main())
+
+    @pytest.mark.parametrize("readers", [1, 2])
+    @pytest.mark.parametrize("steps", range(4))
+    def test_a_generator_is_closed_however_far_its_cancelled_readers_had_come(self, readers: int, steps: int) -> None:
+        """A reference to the generator is kept, so that the garbage collection does not close it."""
+
+        async def main() -> None:
+            async def chunks() -> AsyncGenerator[StreamChunk]:
+                try:
+                    for content in "ab":
+                        yield self.chunk(content)
+                    await asyncio.Event().wait()
+                finally:
+                    is_closed.set()
+
+            is_closed = asyncio.Event()
+            generator = chunks()
+            output = FlowStreamingOutput(async_iterator=generator)
+            await anext(aiter(output))
+            reading = [asyncio.create_task(read(output)) for _ in range(readers)]
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            await output.aclose()
+            for each in reading:
+                each.cancel()
+            await asyncio.gather(*reading, return_exceptions=True)
+            assert is_closed.is_set()
+
+        asyncio.run(main())
+
+    def test_a_generator_whose_reader_is_in_a_cancelled_scope_of_trio_is_closed(self) -> None:
+        async def main() -> None:
+            async def chunks() -> AsyncGenerator[StreamChunk]:
+                try:
+                    yield self.chunk("a")
+                    await trio.sleep_forever()
+                finally:
+                    ended.append("closed")
+
+            ended: list[str] = []
+            generator = chunks()
+            output = FlowStreamingOutput(async_iterator=generator)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read, output)
+                await trio.testing.wait_all_tasks_blocked()
+                await output.aclose()
+                nursery.cancel_scope.cancel()
+            assert ended == ["closed"]
+
+        trio.run(main)
+
+    def test_an_iterator_whose_output_is_closed_while_a_reader_waits_is_closed_by_the_interrupted_reader(self) -> None:
+        class Chunks:
+            def __init__(self) -> None:
+                self.closed = 0
+
+            def __iter__(self) -> Iterator[StreamChunk]:
+                return self
+
+            def __next__(self) -> StreamChunk:
+                output.close()  # as another thread would do while this reader waits
+                assert self.closed == 0
+                raise KeyboardInterrupt
+
+            def close(self) -> None:
+                self.closed += 1
+
+        chunks = Chunks()
+        output = FlowStreamingOutput(sync_iterator=chunks)
+        with pytest.raises(KeyboardInterrupt):
+            list(output)
+        assert chunks.closed == 1
 
     def test_reading_it_the_wrong_way_says_which_is_the_right_one(self) -> None:
         with pytest.raises(RuntimeError, match="`async for`"):
