@@ -150,6 +150,7 @@ class RunFeed(SourceFeed[Item, Any], Generic[Item, E]):
         # The events that wait for the loop of the surrounding run. Most runs are not nested, so the deque is created
         # when it is needed: an empty deque takes 760 bytes.
         self._to_show: deque[Event] | None = None
+        self._behind: Event | None = None  # the last event that came wrapped in a Behind
 
     @property
     def is_paused(self) -> bool:
@@ -169,7 +170,7 @@ class RunFeed(SourceFeed[Item, Any], Generic[Item, E]):
         if self._log.is_ended:
             return
         if isinstance(value, Behind):
-            value = value.event
+            self._behind = value = value.event
         else:
             try:
                 item = self._select(value)
@@ -178,6 +179,8 @@ class RunFeed(SourceFeed[Item, Any], Generic[Item, E]):
                 raise
             if item is not None:
                 self._log.append(item)
+            if value is self._behind:
+                return  # the selection has this event too, just after the Behind with it
         if not isinstance(value, StreamChunk):
             self.last.tap(value)
         if self._leaf is not None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,11 +10,22 @@ import reactivex
 from reactivex import operators as ops
 from reactivex.scheduler import NewThreadScheduler
 
+from rxflow import Crew
 from rxflow.flow import Flow, listen, start
 from rxflow.operators import retry_stream, text, to_output
 from rxflow.testing import ScriptedLLM
-from rxflow.types.events import FlowFinished, LLMFailed, LLMFinished, MethodFinished, Retracted
+from rxflow.types.events import (
+    CrewFailed,
+    CrewFinished,
+    CrewStarted,
+    FlowFinished,
+    LLMFailed,
+    LLMFinished,
+    MethodFinished,
+    Retracted,
+)
 from rxflow.types.results import CrewOutput, UsageMetrics
+from rxflow.types.streaming import CrewStreamingOutput, EventStream
 from tests.flow.callers import Inner, told_by
 from tests.gate import PATIENCE_S
 from tests.scripted import Scripted
@@ -449,3 +461,21 @@ class TestNestedFlows:
                     return f"handled: {error}"
 
         assert Outer().kickoff() == "handled: inside"
+
+
+@pytest.mark.parametrize("front", [Crew.observe, Crew.events])
+def test_an_output_that_a_method_reads_shows_each_event_once(front: Callable[[Crew], EventStream[Any]]) -> None:
+    model = ScriptedLLM("a-#", "-b-c-|")
+
+    class Outer(Flow):
+        @start()
+        def nest(self) -> str:
+            output = CrewStreamingOutput(source=front(solo(model)).pipe(retry_stream(2)))
+            assert "".join(chunk.content for chunk in output) == "abc"
+            return str(output.result)
+
+    seen = outcome(Outer().events())
+    assert seen.one(FlowFinished).result == "bc"
+    assert len(seen.of(CrewStarted)) == 2
+    for kind in (CrewFailed, LLMFailed, Retracted, CrewFinished, LLMFinished):
+        seen.one(kind)
