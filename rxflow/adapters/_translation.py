@@ -249,8 +249,14 @@ class PartTracker:
         return [*steps, Step("say", part, delta.arguments)] if delta.arguments else steps
 
     def _make_id(self, name: str) -> str:
-        self._counts[name] = number = self._counts.get(name, 0) + 1
-        return name if number == 1 else f"{name}/{number}"
+        number = self._counts.get(name, 0) + 1
+        made = name if number == 1 else f"{name}/{number}"
+        while made in self._counts:  # a tool call without an id is named by its number in the answer: "call/2"
+            number += 1
+            made = f"{name}/{number}"
+        self._counts[name] = number
+        self._counts.setdefault(made, 1)
+        return made
 
     def _add(self, part: Part) -> Part:
         self._shown.setdefault(part.call_id, []).append(part)

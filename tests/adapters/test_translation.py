@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from rxflow import Flow, operators as ops
 from rxflow.adapters._translation import Part, PartTracker, Step, translate
@@ -19,14 +19,14 @@ CALLS = [
 ]
 
 
-def make_delta(index: int, arguments: str) -> ToolCallChunk:
-    return ToolCallChunk(tool_id=f"t{index}", tool_name="f", arguments=arguments, index=index)
+def make_delta(index: int, arguments: str, has_id: bool = True) -> ToolCallChunk:
+    return ToolCallChunk(tool_id=f"t{index}" if has_id else None, tool_name="f", arguments=arguments, index=index)
 
 
 def said_by(call: Origin) -> st.SearchStrategy[Event]:
     """What can happen in one call."""
     texts = st.sampled_from(["", "a", "bc"])
-    tools = st.builds(make_delta, st.integers(0, 2), texts)
+    tools = st.builds(make_delta, st.integers(0, 2), texts, st.booleans())
     return st.one_of(
         texts.map(call.chunk),
         tools.map(call.tool_chunk),
@@ -106,6 +106,15 @@ def test_a_translator_that_cannot_translate_an_event_ends_the_stream_with_its_er
     assert seen == ["FlowStarted", "MethodStarted", "no word for it"]
 
 
+# The second text of the call and the tool call with the number 2 would both be "1/2".
+@example(
+    [
+        CALLS[0].chunk("a"),
+        CALLS[0].tool_chunk(make_delta(0, "")),
+        CALLS[0].chunk("b"),
+        CALLS[0].tool_chunk(make_delta(2, "", has_id=False)),
+    ]
+)
 @given(EVENTS)
 def test_the_parts_of_a_run_have_ids_of_their_own(events: list[Event]) -> None:
     begun = [step.part for step in steps_of(events) if step.verb == "begin"]
