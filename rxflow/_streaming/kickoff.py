@@ -107,6 +107,11 @@ class Last(Generic[E]):
             self.pending = event.pending
 
     @property
+    def is_paused(self) -> bool:
+        """Whether the run has paused, if it has ended."""
+        return self._event is None and bool(self.pending)
+
+    @property
     def event(self) -> E:
         """The last event of the wanted type.
 
@@ -114,7 +119,7 @@ class Last(Generic[E]):
             RunPaused: there is no such event yet, because the run has paused.
             RuntimeError: the run has ended without such an event.
         """
-        if self._event is None and self.pending:
+        if self.is_paused:
             raise RunPaused(self.pending)
         if self._event is None:
             raise RuntimeError(f"the run completed without a {self._wanted.__name__}, so there is no result")
@@ -154,7 +159,7 @@ class RunFeed(SourceFeed[Item, Any], Generic[Item, E]):
 
     @property
     def is_paused(self) -> bool:
-        return bool(self.last.pending)
+        return self._log.is_ended and self.last.is_paused  # before the end, only a crew or flow inside has paused
 
     @property
     def result(self) -> Any:

@@ -317,6 +317,20 @@ class TestPause:
         assert isinstance(seen.items[-1], FlowPaused)
         assert seen.error is None
 
+    def test_a_run_goes_on_while_a_flow_inside_it_is_paused(self) -> None:
+        class Outer(Flow):
+            @start()
+            def nest(self) -> Any:
+                return Asking().kickoff()
+
+            @start()
+            def speak(self) -> Any:
+                return ScriptedLLM("----a----b|").observe("Hi")
+
+        output = Outer().stream_chunks()
+        assert [(chunk.content, output.is_paused) for chunk in output] == [("a", False), ("b", False)]
+        assert output.is_paused
+
     def test_kickoff_says_what_is_pending(self) -> None:
         with pytest.raises(RunPaused, match=r"the run is paused until someone answers .*: 'Go on\?'"):
             Asking().kickoff()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import reactivex as rx
 from reactivex import Observable, operators as ops
+from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.scheduler import CurrentThreadScheduler
 
 from rxflow.testing import ConformanceError, check_operator
@@ -69,6 +70,16 @@ class TestGoodOnesPass:
     @pytest.mark.parametrize("operator", HOLDING.values(), ids=HOLDING)
     def test_that_hold_back(self, operator: broken.Operator) -> None:
         check_operator(operator, holds_back=True)
+
+    def test_that_emit_while_they_are_subscribed(self) -> None:
+        def greet(source: Observable[str]) -> Observable[str]:
+            def subscribe(observer: ObserverBase[str], scheduler: SchedulerBase | None = None) -> DisposableBase:
+                observer.on_next("hello")
+                return source.subscribe(observer, scheduler=scheduler)
+
+            return Observable(subscribe)
+
+        check_operator(greet)
 
     def test_that_recover(self) -> None:
         check_operator(ops.catch(lambda error, source: rx.of("instead")), recovers=True)
@@ -134,7 +145,7 @@ BROKEN: dict[str, tuple[broken.Operator, str, str]] = {
     "doubling without a net": (
         careless.doubling_without_a_net,
         "no signal follows after the observer has disposed during a signal",
-        "disposed in the first item",
+        "disposed during an item",
     ),
     "disposed but in time": (careless.disposed_but_in_time, SOURCE_TOO, "its source was not"),
     "deferring disposal": (careless.deferring_disposal, ENOUGH, "the source stayed subscribed"),

@@ -130,7 +130,7 @@ BROKEN: dict[str, tuple[Factory, str, str]] = {
     "doubling without a net": (
         broken.doubling_without_a_net,
         "no signal follows after the observer has disposed during a signal",
-        "disposed in the first item",
+        "disposed during an item",
     ),
     "waiting for the loop": (lambda: broken.source(broken.WaitingForTheLoop), ELSEWHERE, "took longer than"),
     "on its thread only": (lambda: broken.source(broken.OnItsThreadOnly), ELSEWHERE, "from another thread raised"),

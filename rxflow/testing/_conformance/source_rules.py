@@ -188,7 +188,7 @@ async def _from_inside(case: SourceCase) -> None:
     await case.wait_for_first(witness)
     await case.settle()
     if disposed_at and witness.signals > disposed_at[0]:
-        raise case.broken(f"disposed in the first item, it emitted {witness.signals_text}")
+        raise case.broken(f"disposed during an item, it emitted {witness.signals_text}")
 
 
 @rule("disposing is quick and idempotent, from any thread, and never raises", SOURCE)
