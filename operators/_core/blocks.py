@@ -14,7 +14,7 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from rxflow.types import Event
 from rxflow.types.chunks import StreamChunk, find_labels, find_origin, make_chunks_like
-from rxflow.types.codec import decode, encode
+from rxflow.types.codec import CodecError, decode, encode
 
 
 @dataclass(slots=True)
@@ -261,7 +261,10 @@ def _find_blocks(parts: Sequence[Event | Block]) -> Iterator[Event | Block]:
 
 
 def _read_block(columns: bytes, first: StreamChunk, after: int) -> Sequence[StreamChunk]:
-    texts, times = json.loads(columns)["block"]
+    try:
+        texts, times = json.loads(columns)["block"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CodecError(f"not a block of chunks: {columns[:100]!r}") from error
     skipped = max(0, after + 1 - first.seq)
     return make_chunks_like(first, first.seq + skipped, texts[skipped:], times[skipped:])
 

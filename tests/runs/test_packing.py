@@ -17,7 +17,7 @@ from rxflow.operators._core.blocks import MAX_ROW_BYTES, MAX_ROW_EVENTS, pack, r
 from rxflow.operators._core.run_log import End, EventsDroppedError, Writer
 from rxflow.runs import SQLiteLog
 from rxflow.types.chunks import Origin, ToolCallChunk
-from rxflow.types.codec import decode, encode
+from rxflow.types.codec import CodecError, decode, encode
 from rxflow.types.events import Event, MethodStarted
 
 ORIGINS = [Origin(task_name=name, llm_call_id=name, namespace=("Trip", name)) for name in ("plan", "write")]
@@ -116,3 +116,12 @@ class TestInSQLite:
         with pytest.raises(EventsDroppedError):
             log.read("r", 12, 100).result()
         log.close()
+
+
+@pytest.mark.parametrize("damage", ['{"block":[["a"', '{"block":1}', '{"block":[]}'])
+def test_a_damaged_row_is_an_error_of_the_codec(damage: str) -> None:
+    chunks = [ORIGINS[0].chunk(text).with_seq(seq, 1.0) for seq, text in enumerate("ab")]
+    ((_, row),) = pack(chunks)
+    _, first = row.splitlines(keepends=True)
+    with pytest.raises(CodecError, match="not a block of chunks"):
+        unpack(damage.encode() + b"\n" + first, -1)
