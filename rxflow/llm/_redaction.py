@@ -141,7 +141,7 @@ def _cut_off_what_still_shows(error: BaseException, keys: Sequence[str], seen: s
 
 
 def _redact(value: Any, keys: Sequence[str]) -> Any:
-    """Return ``value`` with the API keys masked and long texts shortened. If nothing differs, return ``value`` itself.
+    """Return ``value`` with the API keys masked and long texts shortened. If nothing changes, return ``value`` itself.
 
     Only strings, bytes, dicts, lists, tuples and httpx's objects are searched.
     """
@@ -171,9 +171,10 @@ def _mask(text: str, keys: Sequence[str]) -> str:
 
 
 def _redact_http(value: Any, keys: Sequence[str]) -> Any:
-    """Return ``value``, an object of httpx, with the API keys masked in headers, URLs and bodies.
+    """Return ``value``, an object of httpx, with the API keys masked.
 
-    Headers and responses are copied. A request is changed in place. Other objects are returned unchanged.
+    Headers and responses are copied. A request is changed in place, but its body is not searched. Other objects are
+    returned unchanged.
     """
     import httpx  # comes with litellm; imported here, so that `import rxflow` stays light
 
@@ -187,12 +188,12 @@ def _redact_http(value: Any, keys: Sequence[str]) -> Any:
     if isinstance(value, httpx.Request):
         try:
             value.url = httpx.URL(_redact(str(value.url), keys))
-        except httpx.InvalidURL:  # with the mask in place of a key, it is not a URL
+        except httpx.InvalidURL:  # with the mask in place of a key, the text is not a URL
             value.url = httpx.URL(_MASK)
         value.headers = _redact_http(value.headers, keys)
     elif isinstance(value, httpx.Response):
         headers = _redact_http(value.headers, keys)
-        for name in ("content-encoding", "content-length"):  # these describe the encoded content
+        for name in ("content-encoding", "content-length"):  # the copy has the decoded content
             headers.pop(name, None)
         request, content = None, b""
         with suppress(RuntimeError):  # raised if the response has no request
