@@ -1,4 +1,7 @@
-"""The operators of rxflow. Each file has one operator, or one family. Import them from ``rxflow.operators``."""
+"""The operators of rxflow. Import operators from ``rxflow.operators``.
+
+Each module of this package has one operator, or a few related operators.
+"""
 
 from rxflow._streaming import ConsoleProvider, Inbox
 from rxflow.operators._accumulate import accumulate

@@ -25,14 +25,14 @@ T = TypeVar("T")
 def accumulate() -> Callable[[Observable[T]], Observable[T]]:
     """Emit each item with the whole text of its call so far (like ``scan``), for displays that replace their content.
 
-    The answer and the reasoning of a call are separate texts. The operator works on chunks and on strings. Items
-    without text pass unchanged. The last character of a chunk is held, because an accent or the rest of an emoji may
-    follow. The held character is emitted with the next text, before a tool call, or when the call or the source ends. A
-    tool call does not reset the text.
+    The answer and the reasoning of a call are separate texts. A tool call does not reset the text. The operator works
+    on chunks and on strings. Items without text pass unchanged. The last character is held, because an accent or the
+    rest of an emoji may follow. The held character is emitted with the next text, before any other item of the call, or
+    when the call or the source ends.
 
     Each item has its own copy of the text so far. For an answer of 100,000 characters, the copies take almost no time.
-    For a million characters in small chunks, they take seconds. A reader that keeps all items keeps all copies.
-    ``coalesce`` before this operator reduces the cost. ::
+    For a million characters in small chunks, the copies take seconds. A reader that keeps all items keeps all copies.
+    To get fewer copies, put ``coalesce`` before this operator. ::
 
         source          --he---llo----|
         accumulate()    --h----hell---(hello)|

@@ -20,7 +20,7 @@ def answer_with(who: Who) -> Callable[[Observable[T]], Observable[T]]:
 
         flow.observe().pipe(ops.answer_with(lambda request: "yes"))
 
-        source                 S-a-?           (asks; without an answer, the run would pause)
+        source                 S-a-?           (? is the question; without an answer, the run would pause)
         answers                    --y|        (subscribed when the question is asked)
         answer_with(answers)   S-a-?-Yb-F|     (? is InputRequested, Y is InputReceived)
 
@@ -29,20 +29,24 @@ def answer_with(who: Who) -> Callable[[Observable[T]], Observable[T]]:
         flow.observe().pipe(ops.answer_with(lambda request: input(request.message)))
 
     If a run has several ``answer_with``, the first one in the pipe is asked first. If none of them answers, and the
-    program runs in a terminal, the question is asked there. In any other program, the run pauses when everything else
-    is done. An answer that does not fit the question raises a ValueError, which ends the run. An answer that comes
-    after the question's time-out, or after the end of the run, is ignored.
+    program runs in a terminal, the question is asked in the terminal. Without a terminal, the run pauses when all other
+    work is done.
+
+    If the answer of a function or an Observable does not fit the question, the run ends with a ValueError. A person at
+    the terminal is asked again. If a function or an Observable answers after the question's time-out, or after the end
+    of the run, the answer is ignored.
 
     Args:
         who: a function, an Observable, an :class:`Inbox`, or a provider. A function gets the
             :class:`~rxflow.types.events.InputRequested`. It returns the answer, an Observable of the answer, or None to
             leave the question to the next ``answer_with``. It may be async; a sync function runs in a worker thread. An
-            Observable answers with its first item after the question. An :class:`Inbox` holds questions for other
-            threads. A provider has CrewAI's form, with ``request_input`` or ``request_feedback``.
+            Observable answers with its first item after the question. An :class:`Inbox` holds questions until other
+            code answers them. A provider is an object in CrewAI's form, with a method ``request_input`` or
+            ``request_feedback``.
 
     Raises:
-        TypeError: ``who`` is none of these. Also raised if the source is not a run: put operators of RxPY after this
-            operator.
+        TypeError: ``who`` is none of these. Also raised if the source is not a run, for example because an operator of
+            RxPY comes before this operator.
     """
     answerer = answerer_of(who)
 

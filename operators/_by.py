@@ -16,10 +16,12 @@ def by_task() -> Callable[[Observable[T]], Observable[Lane[T]]]:
     """Emit a :class:`~rxflow.types.Lane` for each task (like ``group_by``). The key of a lane is the task's name.
 
     In a run, a lane begins when its task begins, even if the task emits no chunks. It completes when the task ends,
-    whether the task succeeded or failed. A task that runs again gets another lane. If the stream has only chunks and no
-    events (after an operator of RxPY), a lane begins with its first chunk, and completes when the stream completes.
-    Tasks with the same name that run at the same time share a lane. Items outside of tasks are dropped. An error of the
-    source ends all open lanes and the result. ::
+    even if the task failed or was stopped. A task that runs again gets another lane. Tasks with the same name that run
+    at the same time share a lane, which completes when the last of these tasks ends. Items outside of tasks are
+    dropped. An error of the source ends all open lanes and the result.
+
+    If the stream has only chunks and no events, for example after an operator of RxPY, a lane begins with its first
+    chunk, and completes when the stream completes. ::
 
         source        --a1--b1--a2--{a ends}--b2--|
         by_task()     --A---B---------------------|
@@ -29,7 +31,7 @@ def by_task() -> Callable[[Observable[T]], Observable[Lane[T]]]:
     A lane keeps its items until it is subscribed. Subscribe to it in the thread in which it was emitted. A lane can be
     subscribed once: a second subscriber gets a RuntimeError, unless the lane is shared with ``share()``. When the
     result is disposed and no lane is being read, the source is disposed. If a reader of a lane raises an error, the
-    source is disposed, and all lanes and the result end with that error.
+    source is disposed, and all open lanes and the result end with that error.
 
     Example::
 
@@ -44,11 +46,13 @@ def by_task() -> Callable[[Observable[T]], Observable[Lane[T]]]:
 def by_agent() -> Callable[[Observable[T]], Observable[Lane[T]]]:
     """Emit a :class:`~rxflow.types.Lane` for each agent (like ``group_by``). The key of a lane is the agent's role.
 
-    In a run, a lane begins when its agent begins a task. It completes when that task ends after all its attempts,
-    whether the task succeeded or failed. The agent's next task gets another lane. If the stream has only chunks and no
-    events (after an operator of RxPY), a lane begins with its first chunk, and completes when the stream completes.
-    Agents with the same role that work at the same time share a lane. Items without an agent are dropped. An error of
-    the source ends all open lanes and the result. ::
+    In a run, a lane begins when its agent begins a task. It completes when the task ends, even if the task failed or
+    was stopped. All attempts at the task are in this lane. The agent's next task gets another lane. Agents with the
+    same role that work at the same time share a lane, which completes when the last of their tasks ends. Items without
+    an agent are dropped. An error of the source ends all open lanes and the result.
+
+    If the stream has only chunks and no events, for example after an operator of RxPY, a lane begins with its first
+    chunk, and completes when the stream completes. ::
 
         source         --a1--b1--a2--{a's task ends}--b2--|
         by_agent()     --A---B----------------------------|
@@ -68,10 +72,11 @@ def by_method() -> Callable[[Observable[T]], Observable[Lane[T]]]:
     """Emit a :class:`~rxflow.types.Lane` for each flow method (like ``group_by``). The key is the name of the method.
 
     In a run, a lane begins when its method begins, even if the method emits no chunks. It completes when the method
-    ends, whether the method succeeded or failed. A method that is called again gets another lane. If the stream has
-    only chunks and no events (after an operator of RxPY), a lane begins with its first chunk, and completes when the
-    stream completes. Items outside of methods are dropped. An error of the source ends all open lanes and the
-    result. ::
+    ends, even if the method failed or was stopped. A method that is called again gets another lane. Items outside of
+    methods are dropped. An error of the source ends all open lanes and the result.
+
+    If the stream has only chunks and no events, for example after an operator of RxPY, a lane begins with its first
+    chunk, and completes when the stream completes. ::
 
         source          --a1--b1--a2--{a ends}--b2--|
         by_method()     --A---B---------------------|

@@ -24,10 +24,12 @@ def coalesce(
 
     Text is gathered until ``seconds`` (a number or a timedelta) have passed since the first piece, or until there are
     ``characters`` characters. Give ``seconds``, ``characters`` or both. The gathered text is emitted as one item, with
-    the labels of the last chunk. It is never split, so it may be longer than ``characters``. The order within a call
-    stays: its gathered text is emitted before a tool call or an event of the call, before the call ends, and before the
-    source completes or fails. The last character is held until the next text, because an accent or the rest of an emoji
-    may follow. The operator works on chunks and on strings. The texts of different calls are not joined. ::
+    the labels of the last chunk. The gathered text is never split, so it may be longer than ``characters``. The last
+    character is gathered only when the next text arrives, because an accent or the rest of an emoji may follow.
+
+    The order within a call stays. All text is emitted before any other item of its call, before the call ends, and
+    before the source completes or fails. The operator works on chunks and on strings. The texts of different calls are
+    not joined. ::
 
         source                    --a-b-c-d----e--|
         coalesce(characters=3)    --------abc-----(de)|
@@ -38,8 +40,8 @@ def coalesce(
         flow.observe().pipe(ops.coalesce(seconds=0.05)).subscribe(send_to_browser)
 
     Raises:
-        RuntimeError: as the stream's error: ``seconds`` is given, but there is no clock, because no event loop is
-            running and no scheduler was given.
+        RuntimeError: as the stream's error: ``seconds`` is given, but no event loop was running at the subscription,
+            and no scheduler was given.
         TypeError: neither ``seconds`` nor ``characters`` is given, or one of them has a wrong type.
         ValueError: ``seconds`` or ``characters`` is not above 0, or is infinite.
     """
@@ -77,7 +79,7 @@ class _TimedVoices(Voices):
         self._is_waiting = False
 
     def _note_begin(self) -> datetime:
-        """Start the timer if none is pending. Return the present time, at which a voice begins to gather."""
+        """Return the present time, and start the timer if none is pending. Called when a voice begins to gather."""
         if not self._is_waiting:
             self._wait(self._limit)
         return self._scheduler.now
@@ -87,7 +89,7 @@ class _TimedVoices(Voices):
         self.timer.disposable = self._scheduler.schedule_relative(time, self._check)
 
     def _check(self, scheduler: SchedulerBase, state: object = None) -> None:
-        """Emit the texts that were gathered for the whole limit, and set the timer for the other texts."""
+        """Emit each text that was gathered for at least ``_limit``, and set the timer for the other texts."""
         now = self._scheduler.now
         rests: list[timedelta] = []
         self._is_waiting = False

@@ -64,7 +64,8 @@ def fallback_to(
         )
 
     Raises:
-        TypeError: ``other`` or ``fallback_on`` has a wrong type.
+        TypeError: ``other`` or ``fallback_on`` has a wrong type. Also as the stream's error, if the function ``other``
+            does not return an Observable.
         ValueError: ``on_shown`` is unknown.
     """
     if not (callable(other) or isinstance(other, Observable)):  # pyright: ignore[reportUnnecessaryIsInstance]

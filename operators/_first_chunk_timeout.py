@@ -36,10 +36,10 @@ def first_chunk_timeout(
 ) -> Callable[[Observable[T]], Observable[T]]:
     """Fail if no chunk arrives within ``seconds`` of the subscription (like ``timeout``), and dispose the source.
 
-    ``seconds`` is a number or a timedelta. The wait ends with a chunk, with reasoning, or with an item that is not
-    rxflow's. Other events, such as ``LLMStarted``, do not end the wait. The time during which a question to a person is
-    open does not count. To limit later pauses, use ``idle_timeout``. If the source completes in time without a chunk,
-    this is not an error. ::
+    ``seconds`` is a number or a timedelta. The wait ends with a chunk, with reasoning, or with an item that is not an
+    event. Other events, such as ``LLMStarted``, do not end the wait. While a question to a person is open, the time
+    does not count. If the source completes in time without a chunk, the result completes too. To limit later pauses,
+    use ``idle_timeout``. ::
 
         source                    S--------------a--b--|
         first_chunk_timeout(5)    S----#                   (units: s; the source is disposed at 5)
@@ -49,10 +49,10 @@ def first_chunk_timeout(
         llm.observe("Hello").pipe(ops.first_chunk_timeout(2), ops.fallback_to(other.observe("Hello")))
 
     Raises:
-        FirstChunkTimeout: as the stream's error. Its message names the last item.
-        RuntimeError: as the stream's error: no event loop runs here, and no scheduler was given.
+        FirstChunkTimeout: as the stream's error. The message describes the last item.
+        RuntimeError: as the stream's error: no event loop was running at the subscription, and no scheduler was given.
         TypeError: ``seconds`` is neither a number nor a timedelta.
-        ValueError: ``seconds`` is not above 0.
+        ValueError: ``seconds`` is not above 0, or is not finite.
     """
     limit = to_seconds(seconds, "first_chunk_timeout(seconds)")
 

@@ -28,10 +28,10 @@ def from_cassette(
         from_cassette(path, 2)    -a-b-|           (times are halved)
 
     Chunks, strings, and events with their fields are restored. A value that cannot be restored is replaced by a
-    stand-in (see :mod:`rxflow.types.codec`). An error of another library becomes a :class:`RecordedError`. A pydantic
-    object whose class is not loaded becomes an object with the same fields. The stand-in of any other object has the
-    name of its class, and its text. All events of the recorded run are emitted. Operators such as ``ops.text()`` select
-    from them.
+    stand-in (see :mod:`rxflow.types.codec`). An error of another library becomes a :class:`RecordedError`. If the class
+    of a pydantic object is not loaded, the stand-in has the same fields. The stand-in of any other object holds the
+    name of the object's class, and the object's text. All events of the recorded run are emitted. Operators such as
+    ``ops.text()`` select from them.
 
     Args:
         path: the file.
@@ -74,7 +74,10 @@ def from_cassette(
 
 
 def _find_any_clock(given: SchedulerBase | None, subscribed: SchedulerBase | None) -> SchedulerBase:
-    """Return the clock. Without a scheduler or loop, it uses timer threads, because a source may emit in any thread."""
+    """Return the clock. If there is neither a scheduler nor a loop, return a clock with timer threads.
+
+    Timer threads are allowed, because a source may emit in any thread.
+    """
     try:
         return find_clock("from_cassette", given, subscribed, running_loop())
     except RuntimeError:
@@ -82,7 +85,7 @@ def _find_any_clock(given: SchedulerBase | None, subscribed: SchedulerBase | Non
 
 
 class _Player:
-    """One subscription. At most one timer is pending: the one for the next item or for the end."""
+    """One subscription. At most one timer is pending, for the next item or for the end."""
 
     def __init__(self, cassette: Cassette, pace: float, observer: ObserverBase[Any], clock: SchedulerBase) -> None:
         self.timer = SerialDisposable()
@@ -96,7 +99,7 @@ class _Player:
     def wait(self, *_: object) -> None:
         """Set the timer for the next item, or for the end."""
         timer = SingleAssignmentDisposable()
-        # set first, because a timer thread may set the next timer before schedule() returns
+        # Do this first, because a timer thread may set the next timer before schedule() returns.
         self.timer.disposable = timer
         if isinf(self._pace):
             timer.disposable = self._clock.schedule(self._play)

@@ -16,9 +16,9 @@ def from_log(log: Log, run_id: str, after: int = -1) -> EventStream[Event]:
         from_log(log, "r", after=1)               c--d|       (subscribed after b)
 
     Each subscription reads the stored events after number ``after``, and then the new events. The reader may be in
-    another process than the run. Disposing a subscription does not stop the run. Operators such as ``ops.text()`` work
-    as on the run itself. A chunk is an event, so ``after=chunk.seq`` continues after this chunk. No event is lost, and
-    none comes twice.
+    another process than the run. The result completes when the run completes or pauses. Disposing a subscription does
+    not stop the run. Operators such as ``ops.text()`` work as on the run itself. A chunk is an event, so
+    ``after=chunk.seq`` continues after this chunk. No event is lost, and none comes twice.
 
     Args:
         log: the log that :func:`log_to` writes.

@@ -20,10 +20,11 @@ def heartbeat(interval: RelativeTime, *, scheduler: SchedulerBase | None = None)
 
     ``interval`` is a number of seconds or a timedelta. Heartbeats keep a connection open if a proxy closes silent
     connections. They also show users that the work continues. Only the items at this point of the pipe end a silence.
-    After ``flow.observe()``, these are the chunks; other events do not count. The ``origin`` of a heartbeat is that of
-    the latest event of any kind, so it shows what the run is waiting for. ``silent_for`` is the time since the last
-    item, or since the subscription if there was no item. An operator that selects from the events again, such as
-    ``text``, would drop heartbeats: put ``heartbeat`` after such an operator. Completion and errors are passed on. ::
+    After ``flow.observe()``, these are the chunks; other events do not count. The ``origin`` of a heartbeat is the
+    origin of the latest event of any kind, so it shows what the run is waiting for. ``silent_for`` is the time in
+    seconds since the last item, or since the subscription if there was no item. An operator that selects from the
+    events again, such as ``text``, would drop heartbeats: put ``heartbeat`` after such an operator. Completion and
+    errors are passed on. ::
 
         source          --a------------b--|
         heartbeat(5)    --a----H----H--b--|   (units: s; H has silent_for=5, then silent_for=10)
@@ -36,9 +37,9 @@ def heartbeat(interval: RelativeTime, *, scheduler: SchedulerBase | None = None)
         flow.observe().pipe(ops.text(), ops.heartbeat(15)).subscribe(send_on)
 
     Raises:
-        RuntimeError: as the stream's error: no event loop runs here, and no scheduler was given.
+        RuntimeError: as the stream's error: no event loop was running at the subscription, and no scheduler was given.
         TypeError: ``interval`` is neither a number nor a timedelta.
-        ValueError: ``interval`` is not above 0.
+        ValueError: ``interval`` is not above 0, or is not finite.
     """
     seconds = to_seconds(interval, "heartbeat(interval)")
 

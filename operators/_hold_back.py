@@ -44,7 +44,7 @@ Verdict: TypeAlias = Release | Replace | Stop
 
 
 class GuardStopped(Exception):
-    """A guard ended the stream. ``reason`` is that of the :class:`Stop`."""
+    """A guard ended the stream. ``reason`` is the reason of its verdict :class:`Stop`."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"a guard stopped the stream: {reason}")
@@ -63,10 +63,10 @@ def hold_back(
 
     The guard releases the text, replaces it, or stops the stream.
 
-    The guard is a function or a coroutine function that gets a text, and returns a verdict. By default, it judges the
-    whole answer of a call as one text, and the whole reasoning as another text. If a tool call interrupts a text, the
-    parts before and after the tool call are judged separately. ``until`` is an operator that splits texts into pieces,
-    such as ``ops.sentences()`` or ``ops.lines()``. With ``until``, the guard judges each piece.
+    The guard is a function or a coroutine function that gets a text, and returns a verdict. By default, the guard
+    judges the whole answer of a call as one text, and the whole reasoning as another text. If a tool call interrupts a
+    text, the parts before and after the tool call are judged separately. ``until`` is an operator that splits texts
+    into pieces, such as ``ops.sentences()`` or ``ops.lines()``. With ``until``, the guard judges each piece.
 
     The texts of one call are judged one after the other. While a verdict is open, everything that follows in the same
     call waits, so the order stays. Other calls continue. But an event outside of the calls, such as the end of a task,
@@ -92,7 +92,8 @@ def hold_back(
 
     Raises:
         GuardStopped: as the stream's error: a verdict was :class:`Stop`.
-        RuntimeError: as the stream's error: the guard is a coroutine function, and no event loop runs here.
+        RuntimeError: as the stream's error: the guard is a coroutine function, and no event loop was running at the
+            subscription.
         TypeError: ``guard`` or ``until`` cannot be called. Also as the stream's error, if the guard returned something
             that is not a verdict.
     """
@@ -200,7 +201,7 @@ class _Verdicts:
             self._end()
 
     def _judge_queue(self, span_id: str, queue: deque[object]) -> None:
-        """Judge and emit the items of one call, up to the first text whose verdict is awaited."""
+        """Judge and emit the items of one call, until a verdict must be awaited."""
         while queue and not self._is_over:
             text = get_text(queue[0])
             if not text:
@@ -219,7 +220,7 @@ class _Verdicts:
             self._queues.end_queue(span_id)
 
     def _wait_for(self, verdict: Awaitable[Verdict], span_id: str) -> None:
-        # If no loop ran at the subscription, this loop belongs to the source, and would end before the guard does.
+        # If no loop ran at the subscription, this loop belongs to the source, and would end before the guard returns.
         if running_loop() is None or not self._is_on_a_loop:
             if isinstance(verdict, Coroutine):
                 verdict.close()

@@ -42,8 +42,8 @@ def idle_timeout(
 
     ``seconds`` is a number or a timedelta. The clock starts with the first chunk. To limit the wait for this chunk, use
     ``first_chunk_timeout``. Each item restarts the clock: a chunk, reasoning and, in a run, any event. In a run, the
-    time counts only while a model is answering. Tools, guardrails, methods and people may take as long as they need. A
-    stream that has only chunks and no events does not show who is working, so the time always counts. Concurrent calls
+    time counts only while an LLM call is open. Tools, guardrails, methods and people may take as long as they need. If
+    a stream has only chunks and no events, it does not show who is working, so the time always counts. Concurrent calls
     share one clock: only a pause of the whole stream counts. ::
 
         source             --a--b-----------c--|
@@ -54,10 +54,10 @@ def idle_timeout(
         flow.observe().pipe(ops.first_chunk_timeout(10), ops.idle_timeout(3))
 
     Raises:
-        IdleTimeout: as the stream's error. Its message names the last item.
-        RuntimeError: as the stream's error: no event loop runs here, and no scheduler was given.
+        IdleTimeout: as the stream's error. The message describes the last item.
+        RuntimeError: as the stream's error: no event loop was running at the subscription, and no scheduler was given.
         TypeError: ``seconds`` is neither a number nor a timedelta.
-        ValueError: ``seconds`` is not above 0.
+        ValueError: ``seconds`` is not above 0, or is not finite.
     """
     limit = to_seconds(seconds, "idle_timeout(seconds)")
 
@@ -123,9 +123,9 @@ class _Watch:
             self.silence.pause()
 
     def _is_anybody_to_speak(self) -> bool:
-        """Return whether a model is answering now, so that a pause counts.
+        """Return whether an LLM call is open, so that a pause counts.
 
-        While a question is open, only calls that began with an LLMStarted event count.
+        While a question to a person is open, only calls that began with an LLMStarted event count.
         """
         if self._questions:
             return any(isinstance(call.item, LLMStarted) for call in self._calls)

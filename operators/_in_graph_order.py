@@ -32,7 +32,7 @@ def in_graph_order() -> Callable[[Observable[T]], Observable[T]]:
     """Emit concurrent branches one after the other (like ``concat``), in the order in which they began.
 
     Methods, crews, tasks, agents and LLM calls are branches. The items of the first open branch are emitted at once.
-    The items of concurrent branches are held until that branch ends. Then the next branch follows: first its held
+    The items of concurrent branches are held until the first branch ends. Then the next branch follows: first its held
     items, and then its new items as they arrive. Methods that start a flow together are ordered as they are defined. No
     item is lost. An error follows all held items. ::
 
@@ -41,9 +41,9 @@ def in_graph_order() -> Callable[[Observable[T]], Observable[T]]:
 
     If no event ends a branch, it ends with the branch around it. If a method returns chunks without their events, for
     example ``self.crew.observe()`` with RxPY's operators, the chunks belong to the method, in order of arrival.
-    Heartbeats and items that are not rxflow's are emitted at once.
+    Heartbeats and items that are not events are emitted at once.
 
-    After RxPY's operators, or after ``share_log`` of ``observe()``, a stream has only chunks and no events. It does not
+    If RxPY's operators or ``share_log`` follow ``observe()``, the stream has only chunks and no events. It does not
     show where branches begin and end. In such a stream, each task is a branch, and so is each method with chunks
     outside of tasks. A branch begins with its first chunk. All branches except the first are held until the stream
     ends. To read a shared run in order and live, share ``flow.events()``.
@@ -69,7 +69,7 @@ def _order(source: Observable[Any]) -> Observable[Any]:
 
 
 class _Branch:
-    """A span of the run, or a task in a stream without events.
+    """A span of the run. In a stream without events, a branch is a task, a method or an LLM call.
 
     ``is_live`` is True once all items before this branch were emitted. ``inner`` is the live branch directly inside
     this branch; None if there is none.
@@ -148,8 +148,8 @@ class _Order:
     def _find_branch(self, chunk: StreamChunk) -> _Branch:
         """Return the branch of a chunk.
 
-        That is the branch of the chunk's call, if an event began the call. Otherwise it is the innermost open branch in
-        the chunk's namespace. In a stream without events, it is the branch of the chunk's task.
+        If an event began the chunk's call, return the branch of the call. Otherwise return the innermost open branch
+        that the chunk's namespace names. In a stream without events, return the branch of the chunk's task or method.
         """
         return self._branches.get(chunk.span_id) or self._find_innermost(chunk) or self._find_task_branch(chunk)
 
@@ -162,9 +162,10 @@ class _Order:
         return best
 
     def _find_task_branch(self, chunk: StreamChunk) -> _Branch:
-        """Return the branch of the chunk's task or method in a stream without events.
+        """Return the branch of the chunk's task or method in a stream without events. Begin the branch if it is new.
 
-        A chunk that names neither belongs to the branch of its call. If it names no call, it belongs to the root.
+        A chunk that names neither a task nor a method belongs to the branch of its call. A chunk that also names no
+        call belongs to the root.
         """
         key = (chunk.namespace, chunk.task_id) if chunk.namespace or chunk.task_id else get_span_id(chunk)
         if not key:
@@ -187,7 +188,7 @@ class _Order:
             branch.held.append(item)
 
     def _end(self, branch: _Branch) -> None:
-        """End a branch and all open branches inside it. If the branch is live, emit what was held."""
+        """End a branch and all open branches inside it. If the branch is live, emit the held items."""
         self._close(branch)
         if branch.is_live:
             while branch.inner is not None:

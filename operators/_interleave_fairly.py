@@ -20,8 +20,9 @@ def interleave_fairly(*, scheduler: SchedulerBase | None = None) -> Callable[[Ob
 
     Providers send in bursts, for example thirty chunks of one call and then thirty chunks of another call. The chunks
     that arrive in one step of the event loop are gathered. In the next step they are emitted, one chunk of each call in
-    turn. The order within a call stays. An event, such as the end of a call or the start of a tool, is emitted at once,
-    after all gathered chunks. An error or the completion is also passed on at once, after all gathered chunks. ::
+    turn. The order within a call stays. If an event arrives that is neither a chunk nor reasoning, such as the end of a
+    call, all gathered chunks are emitted at once, and then the event. Before an error or the completion, all gathered
+    chunks are also emitted at once. ::
 
         source                 --(a1 a2 a3 b1 b2)--|
         interleave_fairly()    --(a1 b1 a2 b2 a3)--|
@@ -33,7 +34,7 @@ def interleave_fairly(*, scheduler: SchedulerBase | None = None) -> Callable[[Ob
         flow.observe().pipe(ops.interleave_fairly()).subscribe(show_side_by_side)
 
     Raises:
-        RuntimeError: as the stream's error: no event loop runs here, and no scheduler was given.
+        RuntimeError: as the stream's error: no event loop was running at the subscription, and no scheduler was given.
     """
 
     def operator(source: Observable[Any]) -> Observable[Any]:
@@ -100,7 +101,7 @@ class _Bursts:
                     return
                 gathered = self._calls.get(span_id)
                 if gathered is None:
-                    continue  # the observer's work on another chunk caused an event, which released these chunks
+                    continue  # the observer's work on another chunk has caused an event, which released these chunks
                 item = gathered.popleft()
                 if not gathered:
                     del self._calls[span_id]

@@ -1,4 +1,4 @@
-"""``limit_cost``, ``limit_tokens``: end a stream that spends too much. Spending is estimated while a model answers."""
+"""``limit_cost``, ``limit_tokens``: end a stream that spends too much. During a call, the spending is estimated."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class LimitExceeded(Exception):
-    """A branch spent too much. ``spent`` and ``limit`` are dollars or tokens. ``text`` is the answer so far."""
+    """A stream spent too much. ``spent`` and ``limit`` are dollars or tokens. ``text`` is the answer so far."""
 
     def __init__(self, message: str, limit: float = 0.0, spent: float = 0.0, text: str = "") -> None:
         super().__init__(message, limit, spent, text)
@@ -44,7 +44,7 @@ class LimitExceeded(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """The price of one token, in the unit of the limit."""
+    """The prices of one token of the prompt and one token of the output, in the unit of the limit."""
 
     prompt: float
     output: float
@@ -61,7 +61,7 @@ class Meter(Protocol):
         ...
 
     def read_report(self, finished: LLMFinished, model: str | None) -> float | None:
-        """Return the whole cost of a call, as the provider reported it; None without a report."""
+        """Return the whole cost of a finished call, based on the provider's report; None without a report."""
         ...
 
 
@@ -152,8 +152,7 @@ class _Account:
     def _price(self, call: _MeteredCall) -> None:
         """Find the rate of a call, and add the price of its prompt.
 
-        This is done at the first text, not when the call begins. By then, the call may have imported litellm, which
-        knows more prices.
+        This is done when the first text arrives. By then, the call may have imported litellm, which knows more prices.
         """
         rate = self._meter.get_rate(call.model)
         call.is_priced = True
@@ -192,7 +191,7 @@ _TOKENS_PER_PRICE = 1_000_000
 
 
 class CostLimitExceeded(LimitExceeded):
-    """A branch cost more than allowed. ``spent`` and ``limit`` are in US dollars. ``text`` is the answer so far."""
+    """A stream cost more than allowed. ``spent`` and ``limit`` are in US dollars. ``text`` is the answer so far."""
 
 
 def limit_cost(
@@ -209,9 +208,9 @@ def limit_cost(
     continues. Do not apply this operator to a lane of ``by_task``: ending the lane does not stop the task.
 
     The cost is estimated from the prompt and the output (text, reasoning, arguments of tool calls), with one token per
-    four bytes. When a call ends, the provider's report replaces the estimate. If prices were given, they are applied
-    to the reported tokens. Otherwise the reported cost is used. The chunk that exceeds the limit is still emitted,
-    because it is already paid for. ::
+    four bytes. When a call finishes, the provider's report replaces the estimate. If prices were given, they are
+    applied to the reported tokens. Otherwise the ``cost`` in ``LLMFinished`` is used. The chunk that exceeds the limit
+    is still emitted, because it is already paid for. ::
 
         source              --a--b--c--d--|
         limit_cost(0.02)    --a--b--c|        (each letter costs one cent; the source is disposed)
@@ -232,9 +231,9 @@ def limit_cost(
     Raises:
         CostLimitExceeded: as the stream's error, with ``on_limit="error"``.
         TypeError: ``dollars`` or a price is not a number.
-        ValueError: ``dollars`` is not above 0, a price is negative or infinite, only one price was given, or
-            ``on_limit`` is unknown. Also as the stream's error, if no prices were given, and the model is not named in
-            the stream or not known to litellm.
+        ValueError: ``dollars`` is not above 0 or not finite, a price is negative or not finite, only one price was
+            given, or ``on_limit`` is unknown. Also as the stream's error, if no prices were given, and the stream does
+            not name the model, or litellm does not know the model.
     """
     check_positive(dollars, "limit_cost(dollars)", "US dollars")
     check_choice(on_limit, "limit_cost(on_limit=…)", "complete", "error")
@@ -290,13 +289,17 @@ class _Dollars:
 
 
 def _look_up_rate(model: str) -> Rate:
-    """Return the rate of a model from litellm's list. The first call for a model blocks for some milliseconds."""
+    """Return the rate of a model from litellm's list. The first look-up of a model blocks for some milliseconds.
+
+    Raises:
+        ValueError: litellm does not list the model.
+    """
     prompt = estimate_cost(model, UsageMetrics(prompt_tokens=1, completion_tokens=0))
     output = estimate_cost(model, UsageMetrics(prompt_tokens=0, completion_tokens=1))
     if prompt is not None and output is not None:
         return Rate(prompt, output)
-    # litellm lists some models, such as anthropic/…, under other names. Its function cost_per_token() finds these.
-    # Calls to these models use litellm, so litellm is already imported.
+    # litellm lists some models, such as anthropic/…, under other names. Its function cost_per_token() finds these
+    # models. Calls to them use litellm, so litellm is already imported.
     litellm: Any = sys.modules.get("litellm")
     price_of: Callable[..., tuple[float, float]] | None = getattr(litellm, "cost_per_token", None)
     try:
@@ -311,7 +314,7 @@ def _look_up_rate(model: str) -> Rate:
 
 
 class TokenLimitExceeded(LimitExceeded):
-    """A branch spent too many tokens. ``spent`` and ``limit`` are token counts. ``text`` is the answer so far."""
+    """A stream spent too many tokens. ``spent`` and ``limit`` are token counts. ``text`` is the answer so far."""
 
 
 def limit_tokens(
@@ -324,8 +327,8 @@ def limit_tokens(
     continues. Do not apply this operator to a lane of ``by_task``: ending the lane does not stop the task.
 
     While a call streams, its output is counted: text, reasoning and arguments of tool calls, estimated as one token per
-    four bytes. When the call ends, the tokens that its provider reports replace the estimate. They include the tokens
-    of the prompt. The chunk that exceeds the limit is still emitted, because it is already paid for. ::
+    four bytes. When the call finishes, the provider's report replaces the estimate. The reported tokens include the
+    tokens of the prompt. The chunk that exceeds the limit is still emitted, because it is already paid for. ::
 
         source             --a--b--c--d--|
         limit_tokens(2)    --a--b--c|        (each letter is one token; the source is disposed)
@@ -344,7 +347,7 @@ def limit_tokens(
     Raises:
         TokenLimitExceeded: as the stream's error, with ``on_limit="error"``.
         TypeError: ``tokens`` is not a number.
-        ValueError: ``tokens`` is not above 0, or ``on_limit`` is unknown.
+        ValueError: ``tokens`` is not above 0 or not finite, or ``on_limit`` is unknown.
     """
     check_positive(tokens, "limit_tokens(tokens)", "tokens")
     check_choice(on_limit, "limit_tokens(on_limit=…)", "complete", "error")

@@ -1,4 +1,4 @@
-"""``lines``: text line by line."""
+"""``lines``: splits text into lines."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def lines() -> Callable[[Observable[T]], Observable[T]]:
 
     Each piece is one line with its line break, which may be ``\r\n``.
 
-    No text is lost. A last line without a line break is emitted when its call ends, when an item without text follows
-    in the call (such as a tool call), or when the source completes or fails. The operator works on chunks and on
-    strings. Items without text pass unchanged. Lines never mix the texts of two calls. ::
+    No text is lost. A last line without a line break is emitted when its call ends or continues with something else,
+    such as a tool call. It is also emitted when the source completes or fails. The operator works on chunks and on
+    strings. Items without text pass unchanged. A line never mixes the texts of two calls. ::
 
         source     --he--llo\nwo--------rld|
         lines()    ------(hello\n)---------(world)|

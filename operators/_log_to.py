@@ -23,27 +23,31 @@ T = TypeVar("T")
 
 
 def log_to(log: Log, run_id: str) -> Callable[[Observable[T]], Observable[T]]:
-    """Write all events to a log (like ``do``). From there, :func:`from_log` reads them. ::
+    """Write all events to a log (like ``do``). :func:`from_log` reads the log. ::
 
         source                --a--b----|
         log_to(log, "r")      --a--b----|
-        the log               --a--b----|      (also has the end: completed, failed with the error, or cancelled)
+        the log               --a--b----|      (| is the end of the run: completed, paused, failed or cancelled)
 
     The stream is unchanged. An event is passed on at once, so a subscriber may receive the event before it is written.
-    The end of the stream is passed on after it was written. Code that must act only on written events reads
-    :func:`from_log` instead. Events are written in batches. The first batch has the events of one step of the event
-    loop. Each later batch has the events that arrived while the previous batch was written. The log of a run contains
-    all events, even if only chunks are selected.
+    The end of the source is passed on only after it was written. But if the event loop is closed, the stream ends
+    without waiting for the log. Code that must act only on written events subscribes to :func:`from_log` instead.
+
+    Events are written in batches. A batch has the events of one step of the event loop, or the events that arrived
+    while the previous batch was being written. The log of a run contains all events, even if only chunks are selected.
+
+    If an item is not an event, or the log cannot be written, the stream ends with one of the errors below. The source
+    is then disposed.
 
     Args:
         log: a :class:`rxflow.runs.MemoryLog`, ``SQLiteLog`` or ``RedisLog``, or a log of your own.
         run_id: the name of the run in the log. Each subscription is a run, so a second subscription is refused.
 
     Raises:
-        TypeError: as the stream's error: an item is not an event. The source is disposed.
-        RunExistsError: as the stream's error: the log already has a run with this id. The source is disposed.
-        StoreError: as the stream's error: the log cannot be written, or has fallen behind. The source is disposed.
-        EventTooLargeError: as the stream's error: an event is too large for the log. The events before it are written.
+        TypeError: an item is not an event.
+        RunExistsError: the log already has a run with this id.
+        StoreError: the log cannot be written, or is too slow for the run.
+        EventTooLargeError: an event is too large for the log. The events before it are written.
 
     Example::
 
@@ -60,10 +64,10 @@ def log_to(log: Log, run_id: str) -> Callable[[Observable[T]], Observable[T]]:
 
 
 class _Logged:
-    """One subscription.
+    """One subscription to the result of ``log_to``.
 
-    The terminal is emitted on the loop that was running at the subscription. If no loop was running, the terminal is
-    emitted in the store's thread.
+    A log may report in another thread that the end is written. The terminal is then emitted on the loop that was
+    running at the subscription. If no loop was running, the terminal is emitted in that other thread.
     """
 
     def __init__(self, log: Log, run_id: str, observer: ObserverBase[Any]) -> None:
@@ -112,7 +116,6 @@ class _Logged:
         )
 
     def _close_spans(self, reason: str) -> list[Event]:
-        """Return the events that end the open spans."""
         return [] if self._border is None else self._border.close_spans(reason)
 
     def _on_source(self, act: Callable[[Exception | None], None], error: Exception | None) -> None:
@@ -143,5 +146,5 @@ class _Logged:
 
 
 def _close_span(border: Border, started: Started, reason: str) -> Event:
-    """Return the event that closes the span of ``started``, which is still open when the log ends."""
+    """Return the event that closes the span of ``started``. The span is still open when the log ends."""
     return border.stamp(border.describe_stopped(started, reason))

@@ -17,9 +17,9 @@ def only_task(*tasks: str | Identified) -> Callable[[Observable[T]], Observable[
 
     Completion and errors of the source are always passed on.
 
-    Name a task as in ``chunk.task_name``, or give the ``Task`` itself. If a task has no name, its ``task_name`` is its
-    description, with placeholders filled in. Work that the task's agent delegates is a task of its own. If a name never
-    occurs, the result is empty. That is not an error, because a run may skip a task. ::
+    Name a task as in ``chunk.task_name``, or give the ``Task`` itself. For a task without a name, ``task_name`` is the
+    description, with placeholders filled in. Work that an agent delegates is a task of its own. A name that never
+    occurs is not an error, because a run may skip a task. ::
 
         source               --{flow}--a1--b1--a2--b2--|
         only_task("b")       --------------b1------b2--|
@@ -40,9 +40,8 @@ def only_agent(*agents: str | Identified) -> Callable[[Observable[T]], Observabl
 
     Completion and errors of the source are always passed on.
 
-    Give the role of an agent as in ``chunk.agent_role``, with placeholders filled in, or the ``Agent`` itself. Work
-    that the agent delegates belongs to the coworker. If a role never occurs, the result is empty. That is not an
-    error. ::
+    Name the role of an agent as in ``chunk.agent_role``, with placeholders filled in, or give the ``Agent`` itself.
+    Work that an agent delegates counts as work of the coworker. A role that never occurs is not an error. ::
 
         source                    --{flow}--a1--b1--a2--b2--|
         only_agent("B")           --------------b1------b2--|
@@ -61,9 +60,11 @@ def only_agent(*agents: str | Identified) -> Callable[[Observable[T]], Observabl
 def only_method(*methods: str) -> Callable[[Observable[T]], Observable[T]]:
     """Keep the chunks and events of some methods of a flow (like ``filter``), with all crews and calls inside them.
 
-    Completion and errors of the source are always passed on. Name a method as in ``chunk.flow_method``. If a method
-    runs another flow, the events inside that flow have the names of the inner flow's methods. If a name never occurs,
-    the result is empty. That is not an error, because a router may choose another path. ::
+    Completion and errors of the source are always passed on.
+
+    Name a method as in ``chunk.flow_method``. If a method runs another flow, the events of the inner flow do not count
+    as the method's: they have the names of the inner flow's methods. A name that never occurs is not an error, because
+    a router may choose another path. ::
 
         source                 --{flow}--a1--b1--a2--b2--|
         only_method("b")       --------------b1------b2--|

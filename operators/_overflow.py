@@ -50,25 +50,27 @@ def overflow(
     *,
     scheduler: Scheduler | None = None,
 ) -> Callable[[Observable[T]], Observable[T]]:
-    """Emit items to a slow reader at its own pace (like ``observe_on``), with a queue of ``limit`` items.
+    """Emit items to a slow reader at the reader's pace (like ``observe_on``), with a queue of ``limit`` items.
 
-    The source continues meanwhile. If an item arrives when ``limit`` items are waiting, ``policy`` decides:
+    The source continues while the reader works. If an item arrives when ``limit`` items are waiting, ``policy`` decides
+    what happens:
 
-    - ``"coalesce"``: the waiting texts of each call are joined, so no text is lost. Two texts of a call are joined even
-      if texts of other calls wait between them, but not if an item without text does. If nothing can be joined, more
-      than ``limit`` items wait.
+    - ``"coalesce"``: the waiting texts of each call are joined, so no text is lost. Answers and reasoning are joined
+      separately. Two texts of a call are joined even if texts of other calls wait between them. They are not joined if
+      an item without text waits between them. If nothing can be joined, more than ``limit`` items wait.
     - ``"latest"``: the oldest waiting text is dropped. If no text is waiting, more than ``limit`` items wait.
     - ``"wait"``: the emitting thread waits, and with it the whole run (back-pressure).
     - ``"error"``: the source is disposed. The reader gets the waiting items, and then :class:`SlowReaderError`.
 
     Text means answers, reasoning and ``str`` items. The policies "coalesce" and "latest" never join or drop other
-    items, such as tool calls and events. All items stay in order, and the end of the source follows them. ::
+    items, such as tool calls and events. Items stay in order, except that a joined text may overtake texts of other
+    calls. The end of the source comes after all items. ::
 
         source                          --a-b-c-d-e----|        (all of one call)
         reader (busy for 4 columns)     --[a ][b ][cde
         overflow(1)                     --a---b---(cde)|
 
-    Put this operator last, because later operators work in the reader's thread. Each subscriber has its own queue.
+    Put this operator last, because later operators run in the reader's thread. Each subscriber has its own queue.
 
     Args:
         limit: how many items may wait, besides the one that the reader is working on.
@@ -80,9 +82,10 @@ def overflow(
     Raises:
         TypeError: ``limit`` is not an integer.
         ValueError: ``limit`` is less than 1, or ``policy`` is unknown.
-        SlowReaderError: as the stream's error, with the policy "error".
-        RuntimeError: as the stream's error, with the policy "wait": the emitting thread would wait for itself, because
-            the reader gets its items in that thread.
+        SlowReaderError: the policy is "error", and more than ``limit`` items would wait. The stream ends with this
+            error.
+        RuntimeError: the policy is "wait", and the reader gets its items in the emitting thread, which would wait for
+            itself. The stream ends with this error.
 
     Example::
 
@@ -105,7 +108,10 @@ def overflow(
 
 
 class _Voice(NamedTuple):
-    """The key of a text. Waiting texts with the same key may be joined. ``kind`` separates answers from reasoning."""
+    """The key of a text. Waiting texts with the same key may be joined.
+
+    ``kind`` separates answers, reasoning and strings. It also separates the attempts of an answer.
+    """
 
     call: Hashable
     kind: object
@@ -127,7 +133,7 @@ class _Joined:
 
 
 class _Queue:
-    """The queue of one subscription. Its lock is never held while the code of a user is called."""
+    """The queue of one subscription. The lock is never held while users' code runs."""
 
     def __init__(self, observer: ObserverBase[Any], limit: int, policy: Policy, scheduler: Scheduler | None) -> None:
         self.running = SingleAssignmentDisposable()
@@ -145,7 +151,7 @@ class _Queue:
         self._changed = threading.Condition(self._lock)
         self._waiting: deque[Any] = deque()
         self._open: dict[Hashable, _Joined] = {}
-        """For each call, the joined text that can still grow: only joined texts of other calls wait behind it."""
+        """For each call, the joined text that can still grow. Only joined texts of other calls wait behind it."""
         self._end: Callable[[ObserverBase[Any]], None] | None = None
         self._is_scheduled = False
         self._reading_thread: threading.Thread | None = None
@@ -269,10 +275,7 @@ class _Queue:
         return False
 
     def _open_for(self, voice: _Voice) -> _Joined | None:
-        """Return the joined text to which a text of ``voice`` can be added.
-
-        Return None if there is none, or if other output of the call came after it.
-        """
+        """Return the joined text to which a text of ``voice`` can be added; None if there is none."""
         joined = self._open.get(voice.call)
         return joined if joined is not None and joined.voice == voice else None
 
@@ -325,14 +328,16 @@ class _Queue:
             self._end = lambda observer: observer.on_error(error)
 
     def _reads_here(self) -> bool:
-        """Return whether the reader gets its items in this thread, which would then wait for itself."""
+        """Return whether the reader gets its items in this thread. A wait for the reader would then never end."""
         scheduler: Any = self._scheduler
         here = threading.current_thread()
         if isinstance(scheduler, ImmediateScheduler | TrampolineScheduler | VirtualTimeScheduler):
             return True
         if isinstance(scheduler, AsyncIOScheduler):
             return _get_loop(scheduler) is running_loop()
-        return here is self._reading_thread or here is getattr(scheduler, "_thread", None)  # set by EventLoopScheduler
+        return here is self._reading_thread or here is getattr(
+            scheduler, "_thread", None
+        )  # EventLoopScheduler has a _thread
 
 
 def _voice_of(item: object) -> _Voice | None:
@@ -355,13 +360,13 @@ def _get_loop(scheduler: AsyncIOScheduler) -> asyncio.AbstractEventLoop:
 
 
 class _ReaderThread(EventLoopScheduler):
-    """A scheduler with a thread of its own for one reader. The thread starts with the first item."""
+    """A scheduler with a thread of its own for one reader. The thread starts when the first signal is scheduled."""
 
     def __init__(self) -> None:
         super().__init__(lambda target: threading.Thread(target=target, name="rxflow reader", daemon=True))
 
     def dispose(self) -> None:
-        """End the thread. Schedule a no-op first: a thread that disposes itself ends only after one more action."""
+        """End the thread. Schedule a no-op first: otherwise a thread that disposes itself would wait forever."""
         if self._thread is not None and not self._is_disposed:
             self.schedule(_do_nothing)
         super().dispose()

@@ -19,23 +19,23 @@ def partial_json(model: type[M]) -> Callable[[Observable[Any]], Observable[M]]:
     """Read a JSON answer while it is being written (like ``scan``), as increasingly complete values of ``model``.
 
     ``model`` is a pydantic model. The JSON may be in a code fence, between words, or after a first draft. Each value is
-    valid, and differs from the value before. The last value is the whole answer. The first value is emitted when all
-    fields without a default have begun. To get values early, give the fields defaults, such as ``title: str = ""``.
-    Texts and lists appear while they are being written. A number is left out until it is complete, and so is anything
-    that does not fit the model yet. If an answer has several objects, the values of each object are emitted in turn.
+    valid, and differs from the value before. The last value is complete. The first value is emitted when each field
+    without a default has a value. To get values early, give the fields defaults, such as ``title: str = ""``. Texts and
+    lists appear while they are being written. A number is left out until it is complete. Anything else that does not
+    fit the model yet is left out too. If an answer has several objects, the values of each object are emitted in turn.
     The last value comes from the last object that fits.
 
     Each LLM call is an answer of its own. The text of a call that also calls tools need not fit the model. If any other
-    answer does not fit the model, the stream ends with pydantic's ValidationError. This happens only when the source
-    completes, because the agent may be asked again and answer better. A call that fails emits nothing more. If several
-    tasks answer, choose one of them with ``only_task``. ::
+    answer does not fit the model, the stream ends with pydantic's ValidationError when the source completes. It does
+    not end earlier, because the agent may be asked again and answer better. A call that fails emits nothing more. If
+    several tasks answer, choose one of them with ``only_task``. ::
 
         source               --{"a": "he--llo", "b": 1--2}--|
         partial_json(M)      --M(a="he")--M(a="hello")--M(a="hello", b=12)|
 
-    Each reading parses the whole text so far. So a long text is read again only when it has grown by 1/128. Near the
-    end of an answer of 20 KB, there is a new value about every 150 characters. On average, a chunk takes about 20 µs,
-    and 0.6 µs in answers that are not JSON. With other operators, a chunk takes about 5 µs.
+    Each reading parses the JSON from its beginning. So a long answer is read again only when it has grown by 1/128.
+    Near the end of an answer of 20 KB, there is a new value about every 150 characters. On average, a chunk takes about
+    20 µs, or 0.6 µs if the answer is not JSON. With other operators, a chunk takes about 5 µs.
 
     Raises:
         TypeError: ``model`` is not a pydantic model.

@@ -19,9 +19,9 @@ from rxflow.operators._core import Adding, OpenSpans, create_join, is_content, t
 U = TypeVar("U")
 
 _MAX_HELD_EVENTS = 256
-"""How many events of each source are held, at most, before its first chunk.
+"""The greatest number of events that are held for each source until the race is decided.
 
-A run usually has a handful of such events. If there are more, the oldest are dropped.
+A run usually has a handful of events before its first chunk. If there are more, the oldest are dropped.
 """
 
 _LOST = "another source of the race was faster"
@@ -29,15 +29,15 @@ _LOST = "another source of the race was faster"
 
 
 def race(*others: Observable[U]) -> Adding[U]:
-    """Subscribe to this stream and to ``others`` at the same time (like ``amb``).
+    """Subscribe to the source and to ``others`` at the same time (like ``amb``).
 
     The first stream to emit a chunk wins, and the other streams are disposed.
 
-    The connections of the losers are closed before the winner's first chunk is emitted. Reasoning, and an item that is
-    not rxflow's, count as a chunk. Other events are held until one stream wins, at most the latest 256 of each stream.
-    A stream that completes or fails without a chunk drops out. The last remaining stream wins, even if it fails. Its
-    error then gets notes with the errors of the other streams. A cancellation, a KeyboardInterrupt or a SystemExit of
-    any stream ends the race at once. ::
+    The connections of the losers are closed before the winner's first chunk is emitted. Reasoning counts as a chunk. So
+    does an item that is not an event of rxflow. All other events are held until one stream wins, but only the latest
+    256 of each stream. A stream that completes or fails without a chunk drops out. The last remaining stream wins, even
+    if it fails later. If the winner fails, its error gets notes with the errors of the streams that dropped out. Until
+    one stream wins, a cancellation, a KeyboardInterrupt or a SystemExit of any stream ends the race at once. ::
 
         source          -----a--b--|
         other           ---x----y--z--|
@@ -45,9 +45,9 @@ def race(*others: Observable[U]) -> Adding[U]:
         source          ^--!               (subscribed at ^, disposed at !)
 
     If the source is a run, ``others`` are subscribed on the run's loop, and belong to the same method or task as the
-    source. Later operators receive all events of the winner. The selection of the source also applies to the winner,
-    and strings become chunks. Later operators also receive the events with which the losers began and ended. For
-    example, ``LLMCancelled`` has the cost of a stopped call.
+    source. Strings from ``others`` become chunks, and the selection of the source also applies to the winner. Later
+    operators receive the events of the winner, and the events with which the losers began and ended. For example,
+    ``LLMCancelled`` has the cost of a stopped call.
 
     Example::
 
@@ -107,13 +107,14 @@ class _Race:
         return CompositeDisposable(*(runner.subscription for runner in runners))
 
     def admit(self, item: object) -> object:
-        """Return an item with its ``seq``. During the race, items have no ``seq``, because they may be dropped."""
+        """Return the item with its ``seq``. Held items have no ``seq``, because they may be dropped."""
         return item if self._border is None else self._border.admit(item)
 
     def declare_winner(self, runner: _Runner) -> None:
         """End the race: ``runner`` has won.
 
-        Emit its held events, and those of the losers that may be shown. Then dispose the losers.
+        Emit the held events of the winner, and the held events of the losers that may be shown. Then dispose the
+        losers, and close their spans.
         """
         self.winner = runner
         self._let_go()
@@ -123,7 +124,7 @@ class _Race:
         for _, each, item in held:
             if each is runner:
                 self._observer.on_next(self.admit(item))
-            else:  # a copy: if the original got a number, the border would close the original's span again
+            else:  # a copy: if the original got a number, the border would close the span a second time
                 self._observer.on_next(self.admit(copy(item)))
                 spans.follow(item)
         with stopping(_LOST):  # the border of the surrounding run uses this reason for the losers' spans
@@ -176,10 +177,10 @@ class _Runner:
         self._emit = observer.on_next
 
     def take_held(self) -> Sequence[tuple[int, object]]:
-        """Return the held events, each with its position in the order of arrival. No event is held after this.
+        """Remove and return the held events, each with its position in the order of arrival.
 
-        If this source has lost, return nothing in two cases. Either some of its events may have been dropped. Or the
-        race is outside of a run, so its events and the winner's events belong to different runs.
+        The events of a loser are not returned if some of them may have been dropped. They are not returned outside of a
+        run either, because the events of the winner belong to another run.
         """
         held, self._held = self._held, deque()
         is_shown = self._race.winner is self or (self._race.is_in_run and len(held) < _MAX_HELD_EVENTS)

@@ -12,11 +12,11 @@ from rxflow.types import ReasoningChunk
 
 
 def reasoning() -> Callable[[Observable[Any]], Observable[ReasoningChunk]]:
-    """Select the ``ReasoningChunk`` events (like ``filter``) of models that show their reasoning.
+    """Select the ``ReasoningChunk`` events (like ``filter``).
 
-    Reasoning is not a part of the answer, so ``observe()`` does not select it. This operator works on all events of the
-    run, so it can follow ``observe()``. But if an operator of RxPY is in between, only the StreamChunks arrive here,
-    without the reasoning. ::
+    Not every model shows its reasoning. Reasoning is not a part of the answer, so ``observe()`` does not select it. But
+    this operator works on all events of the run, so it can follow ``observe()``. If an operator of RxPY is in between,
+    only the StreamChunks arrive here, without the reasoning. ::
 
         events          --{started}--hm--he--llo--|
         reasoning()     -------------hm-----------|

@@ -21,7 +21,7 @@ _BUFFER_BYTES = 64 * 1024
 
 
 def record(path: AnyPath, *, scheduler: SchedulerBase | None = None) -> Callable[[Observable[T]], Observable[T]]:
-    """Write each item to a file, with its time (like ``do``). :func:`from_cassette` replays the file. ::
+    """Write each item and its time to a file (like ``do``). :func:`from_cassette` replays the file. ::
 
         source          --a--b----|
         record(path)    --a--b----|
@@ -31,20 +31,20 @@ def record(path: AnyPath, *, scheduler: SchedulerBase | None = None) -> Callable
 
     The file is a cassette: lines of JSON, with times in seconds. The stream itself is unchanged. The cassette of a run
     contains all events of the run, even if only chunks are selected (``flow.observe()``). Each subscription replaces
-    the file. If several subscriptions run at once, the file contains the items of the one that began last. The file is
+    the file. If several subscriptions run at once, the file contains the items of the latest subscription. The file is
     closed when the stream completes, fails or is disposed. Chunks are buffered, up to 64 KiB. Every other item is
     written at once, together with the buffered chunks. So if the program dies, only the latest chunks can be missing.
 
     Values are written as :mod:`rxflow.types.codec` describes. An object that JSON cannot represent is written as the
     name of its class and its ``str``. Two kinds of text are written as ``***``: a text that looks like an API key, and
-    a text in JSON under a name such as ``api_key`` or ``password``. But chunks of fewer than 16 characters are not
-    searched, and an API key that a model writes across several chunks is not found. Messages, inputs and answers are
-    otherwise unchanged: protect the file as you protect them.
+    a text in JSON under a name such as ``api_key`` or ``password``. But the texts of chunks with fewer than 16
+    characters are not searched, and an API key that a model writes across several chunks is not found. Messages, inputs
+    and answers are otherwise unchanged, so protect the file as you protect them.
 
     Args:
         path: the file. Its folder must exist.
-        scheduler: the clock. By default, the clock of the subscriber's scheduler is used, else that of the running
-            loop, else the machine's.
+        scheduler: the clock. By default, the clock of the subscriber's scheduler is used, otherwise the clock of the
+            running loop, otherwise the machine's clock.
 
     Raises:
         TypeError: ``path`` is not a path.
@@ -85,7 +85,7 @@ class _Recorder:
         self._read = read
         self._lock = threading.RLock()
         if path.is_file():
-            path.unlink()  # otherwise a subscription that still writes the old file would write into the new one
+            path.unlink()  # so that a subscription that still writes the old file does not write into the new one
         self._file = path.open("wb", buffering=_BUFFER_BYTES)
         self._write(HEADER)
 
@@ -127,7 +127,7 @@ class _Recorder:
                 raise
 
     def _end(self, kind: str, error: Exception | None = None) -> OSError | None:
-        """Write the last line and close the file, if the file is open. Return the error if this fails, else None."""
+        """If the file is open, write the last line and close the file. Return the error if that fails, else None."""
         line = encode_end(self._read(), kind, error)
         with self._lock:
             if self._file.closed:

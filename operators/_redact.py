@@ -38,23 +38,24 @@ def redact(
 ) -> Callable[[Observable[T]], Observable[T]]:
     r"""Replace all matches of ``pattern`` (like ``map`` with ``re.sub``), even across chunk boundaries.
 
-    The result is the same as with ``re.sub`` on the whole text, except that empty matches are ignored.
-    ``replacement`` is a string, which is inserted literally, or a function of the match. The ``regex`` package does the
-    matching. It accepts the patterns of ``re`` and supports more of Unicode. Text is held back only while it may still
-    become a match. The last character is held too, because an accent or the rest of an emoji may follow.
+    The result is as if the whole text were searched at once. Empty matches are ignored. ``replacement`` is a string
+    that is inserted literally, or a function that gets the match and returns a string. The ``regex`` package does the
+    matching. It accepts the patterns of ``re`` and supports more of Unicode.
 
     Answers, reasoning and the arguments of tool calls are redacted, separately in each LLM call. Their copies in
     ``LLMFinished``, ``LLMFailed`` and ``LLMCancelled`` are redacted too. All other events stay unchanged. The redaction
-    changes only the items of the stream: tools still get their arguments, and tasks their results, as the model wrote
-    them. Text is held back even while other items are emitted, such as a tool call in the middle of the text. It is
-    emitted when it can no longer become a match, when the call ends, or when the source completes or fails.
+    changes only the items of the stream: tools and tasks still get what the model wrote.
+
+    Text is held back while it may still become a match, even if other items follow, such as a tool call in the middle
+    of the text. The held text is emitted when it can no longer become a match, when the call ends, or when the source
+    completes or fails. The last character is held too, because an accent or the rest of an emoji may follow.
 
     ``hold_back`` limits the held text, in characters. If a longer text may still become a match, it is replaced by
     ``"[redacted]"``, or by ``replacement`` if that is a string. The rest of that answer, reasoning or arguments is then
     dropped, because it may belong to the match. To avoid this, limit the pattern (``\S{1,100}`` rather than ``\S+``),
     or raise ``hold_back`` to the length of the longest match. A pattern with ``\B``, or one that forbids the end of the
-    text (``(?!$)``), depends on the text that follows. With such a pattern, ``hold_back`` characters are always held.
-    A lookbehind sees at least the last ``hold_back`` characters before the match. ::
+    text (``(?!$)``), depends on the text that follows. With such a pattern, the last ``hold_back`` characters are
+    always held. A lookbehind sees at least the last ``hold_back`` characters before the match. ::
 
         source               --card 12---34 ok----------|        (two chunks; the last character waits)
         redact(r"\d{4}")     --card------ [redacted] o--(k)|
@@ -64,8 +65,9 @@ def redact(
         flow.observe().pipe(ops.redact(r"\b\d{3}-\d{2}-\d{4}\b"))
 
     Raises:
-        TypeError: ``pattern`` is not a text pattern, or ``replacement`` is neither a string nor a function. If the
-            function returns something other than a string, the stream ends with a TypeError.
+        TypeError: ``pattern`` is neither a string nor a pattern that was compiled from a string, ``replacement`` is
+            neither a string nor a function, or ``hold_back`` is not a number. If the function returns something other
+            than a string, the stream ends with a TypeError.
         ValueError: ``pattern`` is not a regular expression, ``pattern`` matches the empty text, or ``hold_back`` is not
             above 0.
     """
@@ -84,9 +86,9 @@ def redact(
 
 
 class _RedactedVoices(Voices):
-    """Voices that end only when their call finishes, fails, is cancelled or is retracted.
+    """Voices that last until their call ends or is retracted.
 
-    An item of another kind, such as a tool call, must not release text that may still become a match.
+    Other items, such as a tool call, must not release text that may still become a match.
     """
 
     def __init__(
@@ -133,7 +135,7 @@ class _RedactedVoices(Voices):
         return ()
 
     def _settle(self, voices: Iterable[Voice]) -> None:
-        """Emit the held text of these voices before another item, unless it may still become a match."""
+        """Emit the held text of each voice, unless a part of that text may still become a match."""
         for voice in voices:
             if isinstance(voice.shaper, _Redactor):
                 self.emit_pieces(voice, voice.shaper.settle())
@@ -151,7 +153,7 @@ class _RedactedVoices(Voices):
         )
 
     def _redact_values(self, value: Any) -> Any:
-        """Redact all strings in ``value``, a part of the provider's message. The keys of dicts stay unchanged."""
+        """Return a redacted copy of ``value``, a part of the provider's message. The keys of dicts stay unchanged."""
         if isinstance(value, str):
             return self._redact(value)
         if isinstance(value, Mapping):
@@ -167,7 +169,7 @@ class _RedactedVoices(Voices):
 class _Redactor:
     """Redacts the text of one voice.
 
-    The last ``hold_back`` characters before the undecided text are kept, because a lookbehind may need them.
+    At least the last ``hold_back`` characters before the undecided text are kept, because a lookbehind may need them.
     """
 
     def __init__(self, pattern: PartialPattern, replacement: _Replacement, hold_back: int) -> None:
@@ -198,7 +200,7 @@ class _Redactor:
         return self._characters.feed("".join(parts))
 
     def settle(self) -> Sequence[str]:
-        """Return all held text, including the last character; nothing if a part of it may still become a match."""
+        """Return all held text, including the last character; nothing if a part of the text may become a match."""
         if self._is_withheld or self._pattern.is_open(self._seen, self._decided):
             return ()
         rest, self._decided = self._seen[self._decided :], len(self._seen)
@@ -241,6 +243,5 @@ def _create_replacement(replacement: _Replacement, match: re.Match[str]) -> str:
 
 
 def _join(*pieces: str) -> Sequence[str]:
-    """Join the pieces to one piece; return no piece if there is no text."""
     text = "".join(pieces)
     return (text,) if text else ()

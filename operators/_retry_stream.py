@@ -40,41 +40,42 @@ def retry_stream(
 ) -> Adding[Retracted]:
     """Subscribe to the source again after an error (like ``retry``), at most ``times`` times.
 
-    If the source is a run, a new run starts. The output of the failed attempt is then void: a ``Retracted`` event
+    If the source is a run, the run begins anew. The output of the failed attempt is then void. A ``Retracted`` event
     reports this at once, before any delay. If the failed attempt had no output, no ``Retracted`` is emitted. The chunks
     of the next attempt have a higher ``attempt`` than all earlier chunks. Operators that select items, such as
-    ``text``, drop the ``Retracted``. So put ``retry_stream`` after them. ::
+    ``text``, drop the ``Retracted``. So put ``retry_stream`` after such operators. ::
 
         source             --a--b--#
         again              --a--b--c|
         retry_stream(1)    --a--b--R--a'-b'-c'|    (R: Retracted(attempts=(0,)); a' has attempt 1)
 
-    The error of the last attempt is passed on. If there were several attempts, the error has a note with their number.
-    A cancellation, KeyboardInterrupt and SystemExit are passed on at once.
+    The error of the last attempt is passed on. If there were several attempts, a note on the error has their number. A
+    cancellation, a KeyboardInterrupt or a SystemExit is passed on at once.
 
-    Retries multiply. An ``LLM`` itself retries a call that fails before its first chunk: twice, unless ``max_retries``
-    is given. So ``retry_stream(2)`` sends up to 3 × 3 = 9 requests to a provider that is down. If there were more
-    requests than attempts, the note on the error also has the number of requests. Use this operator for streams that
-    break off later, and for whole crews and flows. To retry on one level only, create the model with
-    ``LLM(…, max_retries=0)``.
+    Retries multiply. If a call fails before its first chunk, the ``LLM`` itself tries again: twice, unless
+    ``max_retries`` is given. So ``retry_stream(2)`` sends up to 3 × 3 = 9 requests to a provider that is down. If there
+    were more requests than attempts, the note on the error also has the number of requests. Use this operator for
+    streams that fail after their first chunk, and for whole crews and flows. To retry on one level only, create the
+    model with ``LLM(…, max_retries=0)``.
 
     Args:
         times: the greatest number of attempts after the first.
-        retry_on: which errors to retry: an exception class, several classes, or a function that returns True for these
-            errors.
+        retry_on: the errors after which to try again: an exception class, a tuple of classes, or a function that gets
+            an error and returns True or False.
         delay: the time before each further attempt, in seconds or as a timedelta. It may also be a function that
-            receives the number of the retry (from 1) and returns the time.
+            gets the number of the retry (counted from 1) and returns the time.
         on_shown: what happens if the failed attempt had output. ``"retract"`` retracts the output and tries again,
             ``"error"`` passes the error on.
-        scheduler: the clock for ``delay``. By default, the subscriber's scheduler is used, else the running loop.
+        scheduler: the clock for ``delay``. By default, this is the subscriber's scheduler, otherwise the event loop
+            that runs at the subscription.
 
     Example::
 
         flow.observe().pipe(ops.retry_stream(3, retry_on=ConnectionError, delay=lambda n: min(2**n, 30)))
 
     Raises:
-        RuntimeError: ``delay`` is above 0, but there is no scheduler, and no event loop runs here. The stream ends with
-            this error when the delay would begin.
+        RuntimeError: ``delay`` is above 0, but there is no scheduler, and no event loop was running at the
+            subscription. The stream ends with this error when the delay would begin.
         ValueError: ``times`` or ``delay`` is negative, ``delay`` is infinite, or ``on_shown`` is unknown.
         TypeError: ``times`` is not an integer, ``delay`` is not a time, or ``retry_on`` is neither classes nor a
             function.

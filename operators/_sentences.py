@@ -1,4 +1,4 @@
-"""``sentences``: text sentence by sentence."""
+"""``sentences``: splits text into sentences."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ _PERHAPS_PARAGRAPH = re.compile(r"\n[^\S\n]*(?:[-*+•]|#{1,6}|\d{1,3}[.)]?)?\Z"
 _BEFORE_WORD = re.compile(r"[\s\"'“‘«(\[{*_—–/]")  # noqa: RUF001 - quotes of several languages
 _HARD_SPACES = "\u00a0\u2007\u202f"
 
-# A full stop after one of _ABBREVIATIONS never ends a sentence. After one of _ABBREVIATIONS_BEFORE_NUMBERS, it does not
-# end a sentence if a digit follows. After one of _OTHER_ABBREVIATIONS, it does not end one if a small letter follows.
+# A full stop after one of _ABBREVIATIONS never ends a sentence.
+# A full stop after one of _ABBREVIATIONS_BEFORE_NUMBERS does not end a sentence if a digit follows.
+# A full stop after one of _OTHER_ABBREVIATIONS does not end a sentence if a small letter follows.
 _ABBREVIATIONS = re.compile(
     r"mr|mrs|ms|dr|prof|st|mt|gen|col|sgt|capt|lt|rev|hon|e\.g|i\.e|cf|vs|viz|z\.b|d\.h|bzw", re.IGNORECASE
 )
@@ -49,12 +50,12 @@ def sentences() -> Callable[[Observable[T]], Observable[T]]:
 
     A sentence does not end inside a number (``3.14``), after common abbreviations of English and German (``Dr.``,
     ``e.g.``, ``Fig. 3``), after initials, or after the number of a list item. After ``…``, ``...`` and abbreviations
-    such as ``etc.``, it does not end if a small letter follows. Such rules have limits: an unknown abbreviation ends a
-    sentence, and "Take plan B. Then rest." counts as one sentence.
+    such as ``etc.``, a sentence does not end if a small letter follows. Such rules have limits: an unknown abbreviation
+    ends a sentence, and "Take plan B. Then rest." counts as one sentence.
 
     A sentence is emitted as soon as the following text shows that the sentence has ended. The last sentence is emitted
-    when its call ends, when an item without text follows in the call (such as a tool call), or when the source
-    completes or fails. Works on chunks and on strings. Items without text are passed on unchanged. A sentence never
+    when its call ends or continues with something else, such as a tool call. It is also emitted when the source
+    completes or fails. The operator works on chunks and on strings. Items without text pass unchanged. A sentence never
     mixes the texts of two calls. ::
 
         source         --Hi--. How------- are you?|
@@ -70,7 +71,7 @@ def sentences() -> Callable[[Observable[T]], Observable[T]]:
 class _Sentences:
     def __init__(self) -> None:
         self._held: list[str] = []
-        self._decided = 0  # no sentence ends before this index of the held text
+        self._decided = 0  # the index of the held text at which the search for the end of the sentence continues
         self._is_undecided = False
 
     def feed(self, text: str) -> Sequence[str]:
@@ -101,9 +102,10 @@ class _Sentences:
 
 
 def _find_end(text: str, begin: int, match: re.Match[str]) -> int:
-    """Return the index of the end of the sentence that starts at ``begin``, if it ends at ``match``.
+    """Decide whether the sentence that starts at ``begin`` ends at ``match``.
 
-    Return 0 if it does not end at ``match``, and _UNDECIDED if more text is needed to decide.
+    If so, return the index of the end of the sentence. If not, return 0. If more text is needed to decide, return
+    _UNDECIDED.
     """
     if match["stop"]:
         return _find_end_at_stop(text, begin, match)
@@ -139,16 +141,17 @@ def _find_end_at_stop(text: str, begin: int, match: re.Match[str]) -> int:
 
 
 def _end_unless(goes_on: Callable[[str], bool], text: str, end: int) -> int:
-    """Return ``end``, or 0 if ``goes_on`` is True for the first character after the white space that follows ``end``.
+    """Return ``end``, or 0 if the sentence goes on after ``end``.
 
-    Return _UNDECIDED if that character has not arrived.
+    ``goes_on`` decides this from the first character after ``end`` that is not white space. If no such character has
+    arrived, return _UNDECIDED.
     """
     following = text[end:].lstrip()[:1]
     return _UNDECIDED if not following else 0 if goes_on(following) else end
 
 
 def _is_list_number(text: str) -> bool:
-    """Return whether the last line of ``text`` consists only of the number of a list item."""
+    """Return whether the last line of ``text`` is only a number of at most three digits, as before a list item."""
     *_, line = text.split("\n")
     number = line.strip()
     return number.isdigit() and len(number) <= 3 and len(line) < _MAX_WORD_CHARACTERS

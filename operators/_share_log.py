@@ -33,32 +33,32 @@ def share_log(
           second                 (abc)-d|           (it subscribes between "c" and "d")
           after the end                     (abcd|)
 
-    The first subscriber starts the source. A later subscriber receives all items so far, and then the live items. It
-    receives each item exactly once and in order, whichever thread it subscribes in. The error or completion is kept
-    with the items. So whoever subscribes after the end receives everything, without a new run.
+    The first subscriber starts the source. A later subscriber receives all items so far, and then the live items. Each
+    subscriber receives each item exactly once and in order, in whichever thread it subscribes. The error or completion
+    is kept with the items. So a subscriber that comes after the end receives everything, without a new run.
 
-    ``on_zero`` defines what happens when the last subscriber disposes its subscription before the end:
+    ``on_zero`` defines what happens when the last subscription is disposed before the end:
 
-    - ``"cancel"``: the source is disposed at once, which closes a provider's connection. The items so far are dropped.
-      The next subscriber starts a new run.
+    - ``"cancel"``: the source is disposed at once, which also closes the connection to a provider. The items so far are
+      dropped. The next subscriber starts a new run.
     - ``"detach"``: the source continues without subscribers. A later subscriber still gets all items.
     - a number of seconds, or a timedelta: the source continues for that time. If nobody subscribes in that time, the
       same happens as with ``"cancel"``.
 
-    A subscriber receives the earlier items in its own thread, and live items in the thread in which the source emits.
-    Items that arrive while it receives the earlier ones may come in either thread. If an observer raises, only its own
-    subscription ends. The error is reported to the exception handler of the running loop or, without a loop, to
-    ``threading.excepthook``. An observer that blocks on a live item delays the emitting thread, and with it the other
-    observers. To avoid this, put :func:`overflow` with ``scheduler=EventLoopScheduler()`` before that observer. The
-    observer then has a thread of its own.
+    A subscriber receives the earlier items in the thread in which it subscribes, and live items in the thread in which
+    the source emits. Items that arrive while the subscriber receives the earlier items may come in either thread. If an
+    observer raises, only its own subscription ends. The error is reported to the exception handler of the running loop
+    or, without a loop, to ``threading.excepthook``. An observer that blocks on a live item delays the emitting thread,
+    and so all other observers. To avoid this, put :func:`overflow` with ``scheduler=EventLoopScheduler()`` before that
+    observer. The observer then has a thread of its own.
 
     Operators after this one are outside the run, so they receive only the shared items. If they need the events of the
     run, as ``stats`` does, share ``flow.events()``.
 
     Args:
         on_zero: see above.
-        scheduler: the clock for ``on_zero``, if that is a time. By default, the loop of the source is used, or a timer
-            thread if the source has no loop.
+        scheduler: the clock, if ``on_zero`` is a time. By default, the loop of the source is used, or a timer thread if
+            the source has no loop.
 
     Raises:
         TypeError: ``on_zero`` is neither a string nor a time.
@@ -88,9 +88,9 @@ def share_log(
 
 
 class _Shared:
-    """Holds the current subscription to the source, and begins a new one when there is none.
+    """Holds the current subscription to the source. If there is none, a new subscriber begins one.
 
-    The lock guards the current subscription and its readers. It is not held while code of users or of the source runs.
+    The lock guards the current subscription and its readers. It is not held while users' code or the source runs.
     """
 
     def __init__(self, source: Observable[Any], grace_s: float, scheduler: SchedulerBase | None) -> None:
@@ -114,13 +114,13 @@ class _Shared:
         else:
             run.timer.disposable = Disposable()
 
-        # RxPY's trampoline calls catch_up() only after subscribe() has returned. So the observer already has its
-        # subscription when the first item arrives, and can dispose it.
+        # RxPY's trampoline calls catch_up() only after subscribe() has returned. So when the first item arrives, the
+        # observer already has its subscription, and can dispose the subscription.
         CurrentThreadScheduler.singleton().schedule(_to_action(reader.catch_up))
         return Disposable(reader.leave)
 
     def leave(self, reader: _Reader) -> None:
-        """Remove a subscriber. If none is left, do to the source what ``on_zero`` defines."""
+        """Remove a subscriber. If no subscriber is left, treat the source as ``on_zero`` defines."""
         run = reader.run
         with self._lock:
             if reader not in run.readers:
@@ -208,12 +208,12 @@ class _Reader:
         self._on_leave(self)
 
     def catch_up(self) -> None:
-        """Deliver all items that have arrived, unless another thread is doing it."""
+        """Deliver all items that have arrived. Return at once if another call is already delivering."""
         while self._observer is not None and self.run.log.has(self._reader.position):
             try:
                 self._token.pop()
             except IndexError:
-                return  # the holder of the token looks for items again after putting the token back
+                return  # the call that has taken the token looks for items again after it has put the token back
             try:
                 self._deliver()
             except Exception as error:  # noqa: BLE001 - reported; the other subscribers continue
@@ -225,7 +225,7 @@ class _Reader:
     def _deliver(self) -> None:
         log = self.run.log
         while (observer := self._observer) is not None:
-            is_ended = log.is_ended  # read this before the items: if it is True, all items are in the log
+            is_ended = log.is_ended  # read this before the items: a log that has ended has all items
             if not self._reader.has_read_all():
                 observer.on_next(self._reader.read())
             elif is_ended:
@@ -258,12 +258,12 @@ def _schedule(
         return (scheduler or TimeoutScheduler.singleton()).schedule_relative(seconds, _to_action(action))
     timer = _LoopTimer(loop, seconds, action)
     if not timer.on_loop(timer.begin):
-        action()  # at once: the source's loop is closed, so the timer would never fire
+        action()  # now, because the source's loop is closed, and the timer would never fire
     return timer
 
 
 class _LoopTimer(DisposableBase):
-    """A timer on an event loop. Any thread may dispose it, and may set it with ``on_loop(timer.begin)``."""
+    """A timer on an event loop. Any thread may set the timer with ``on_loop(timer.begin)``, and may dispose it."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, action: Callable[[], None]) -> None:
         self._loop = loop

@@ -1,4 +1,4 @@
-"""``smooth``: text at an even pace."""
+"""``smooth``: emits text at an even pace."""
 
 from __future__ import annotations
 
@@ -36,14 +36,15 @@ def smooth(
 ) -> Callable[[Observable[T]], Observable[T]]:
     """Emit text at an even pace of ``rate`` characters a second (like ``delay_with_mapper`` for each character).
 
-    There are at most 30 pieces a second. If text arrives faster than ``rate``, the pace rises: each character is
+    Text is emitted at most 30 times a second. If text arrives faster than ``rate``, the pace rises: each character is
     emitted within ``catch_up`` (seconds, or a timedelta) of its arrival. The pace falls back to ``rate`` when no text
-    is waiting. If several calls run at once, each has this pace. The items of a call stay in order. Tool calls, events
-    and the completion wait for the text before them. An error does not wait: all waiting items are emitted at once, and
-    then the error.
+    is waiting. If several calls run at once, each call has this pace. The items of a call stay in order. Tool calls,
+    events and the completion wait for the text before them. An error does not wait: all waiting items are emitted at
+    once, and then the error.
 
-    A character is never split. So the last character is held until more text arrives or the call ends, because an
-    accent or the rest of an emoji may follow. Works on chunks and on strings. A timer runs only while items wait. ::
+    A character is never split. The last character is held until the next item of the call arrives or the call ends,
+    because an accent or the rest of an emoji may follow. The operator works on chunks and on strings. A timer runs only
+    while items wait. ::
 
         source         --abcdef------------|
         smooth(…)      --a-b-c-d-e--------(f)|
@@ -53,7 +54,8 @@ def smooth(
         flow.observe().pipe(ops.smooth(60)).subscribe(lambda chunk: print(chunk, end="", flush=True))
 
     Raises:
-        RuntimeError: no event loop runs here, and there is no scheduler. The stream ends with this error.
+        RuntimeError: no event loop runs at the subscription, and there is no scheduler. The stream ends with this
+            error.
         TypeError: ``rate`` is not a number, or ``catch_up`` is neither a number nor a timedelta.
         ValueError: ``rate`` or ``catch_up`` is not above 0.
     """
@@ -151,10 +153,10 @@ class _Pace:
             self._observer.on_completed()
 
     def _emit_text(self, span_id: str, characters: int) -> int:
-        """Emit the next ``characters`` characters of a call, and the items without text before and between them.
+        """Emit the next ``characters`` characters of a call. Return the number of emitted characters.
 
-        Emit fewer if fewer are waiting, and a few more if an emoji, for example, would be split. Return the number of
-        emitted characters.
+        Items without text do not count, and are emitted in their places. If fewer characters are waiting, emit only
+        these. Emit a few more if an emoji, for example, would otherwise be split.
         """
         section = self._queues.first
         queue = section.queues[span_id]

@@ -1,4 +1,4 @@
-"""``stats``: the speed, amount and cost of a stream and of its tasks."""
+"""``stats``: measures the speed, amount and cost of a stream and of its tasks."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Stats:
     """Figures of a stream so far, or of one of its tasks. Times are in seconds.
 
     Attributes:
-        seconds: time since the subscription. For a task: time from its start until now, or until its end if it has
-            ended. If the task runs several times, this is the time from its first start to its last end.
-        first_chunk: time from the subscription, or from the start of the task, until the first chunk; None if there is
-            no chunk yet.
+        seconds: time since the subscription. For a task: time from its first start until its last end, or until now if
+            the task is running.
+        first_chunk: time from the subscription, or from the first start of the task, until the first chunk; None if
+            there is no chunk yet.
         chunks: number of chunks, including those of tool calls.
-        chunks_per_second: number of chunks per second between the first chunk and the last, including pauses. It is 0
-            if there are fewer than two chunks, or if all came at the same time.
+        chunks_per_second: number of chunks per second between the first chunk and the last, including pauses; 0 if
+            there are fewer than two chunks, or if all came at the same time.
         tokens: tokens of the output, including reasoning, as reported by the providers or estimated.
         is_estimated: whether a part of ``tokens`` is estimated (one token per four bytes).
         cost: cost in US dollars of the calls that have ended and have a known price; None if there is no such call.
@@ -55,17 +55,17 @@ class Stats:
 
 
 def stats(*, scheduler: SchedulerBase | None = None) -> Callable[[Observable[Any]], Observable[Stats]]:
-    """Measure a stream (like ``scan``). Emit figures when a call finishes, when a task ends, and at the end. ::
+    """Measure a stream (like ``scan``). Emit figures when a call finishes, and when a task or the stream ends. ::
 
         events     S--a--b--{finished}---c--{finished}---F|
         stats()    ---------s---------------s------------(s|)
 
     If the stream fails, the last figures are emitted before the error. A stream of bare chunks does not show when calls
-    and tasks end. So there are figures only at its end, and their tokens are estimated.
+    and tasks end. So figures are emitted only when the stream ends, and the tokens are estimated.
 
     Args:
-        scheduler: the clock. By default, the clock of the subscriber's scheduler is used, else that of the running
-            loop, else the machine's.
+        scheduler: the clock. By default, the clock of the subscriber's scheduler is used, otherwise the clock of the
+            running loop, otherwise the machine's clock.
 
     Example::
 
@@ -89,7 +89,7 @@ class _Meter:
 
     def __init__(self, begun: float) -> None:
         self.begun = begun
-        self.open = 0  # how many tasks with the name of this meter are running
+        self.open = 0  # how many of the tasks that this meter counts are running
         self.ended: float | None = None
         self.first: float | None = None
         self.last = 0.0
@@ -201,7 +201,7 @@ class _Meters:
     def _end(self, call: _Call, event: Happened) -> None:
         self._calls.remove(call)
         usage = event.usage if isinstance(event, LLMFinished) else UsageMetrics()
-        # Some servers report 0 for every number of tokens of a call. The call then counts as if nothing was reported.
+        # Some servers report 0 for every number of tokens. The call is then treated as if nothing was reported.
         output = usage.completion_tokens if usage.total_tokens or usage.completion_tokens else None
         cost = event.cost if isinstance(event, LLMFinished | LLMFailed | LLMCancelled) else None
         for meter in call.meters:

@@ -110,7 +110,7 @@ class _Searcher:
         return (rest,) if rest else ()
 
     def _find_possible_start(self, text: str) -> int:
-        """Return the first index at which the wanted text may begin and go on in the next chunk.
+        """Return the first index at which the wanted text may begin, to continue in the next chunk.
 
         If there is no such index, return the length of ``text``.
         """

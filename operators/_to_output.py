@@ -19,13 +19,13 @@ def to_output() -> Callable[[Observable[T]], PipelineOutput[T]]:
         for item in …to_output():         a   b   c     (then the loop ends)
 
     The pipe then returns an output instead of an Observable. The first iteration over the output subscribes. Every
-    iteration, sync or async, gets all items from the first one on. ``break`` does not cancel the run. ``close()``,
-    ``aclose()``, the end of a ``with`` block, and dropping the output cancel the run. If the stream fails, each
-    iteration raises the error after all items. The output's ``result`` is the last item.
+    iteration, sync or async, gets all items from the first one on. Leaving the loop with ``break`` does not cancel the
+    run. These cancel it: ``close()``, ``aclose()``, the end of a ``with`` block, and dropping the output. If the stream
+    fails, each iteration raises the error after all items. The output's ``result`` is the last item.
 
     A plain ``for`` also works in a thread with a running event loop (a notebook, an ``async def``): the run then uses
     another thread. But if the pipe contains an operator of RxPY, the run would need the loop of this thread, which the
-    ``for`` would block. The iteration then raises an error: use ``async for`` instead.
+    ``for`` would block. The iteration then raises a RuntimeError: use ``async for`` instead.
 
     Raises:
         RuntimeError: while iterating, if a plain ``for`` would wait forever.

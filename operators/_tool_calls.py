@@ -1,4 +1,4 @@
-"""``tool_calls``: whole tool calls; ``tool_arguments``: growing arguments; ``tool_call_deltas``: the chunks."""
+"""The operators on tool calls: ``tool_calls``, ``tool_arguments`` and ``tool_call_deltas``."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ def tool_calls(
     """Join the deltas of tool calls (like ``buffer``). Each tool call is emitted once, as soon as it is complete.
 
     A tool call is complete when its arguments are a JSON object and the LLM continues with something else. All tool
-    calls of an LLM call are complete when the LLM call finishes. The arguments are validated by the tool in ``tools``,
-    or by the pydantic model that ``models`` has under the name of the tool. The arguments of all other tools are only
-    parsed as JSON. A tool call with invalid arguments is emitted too, and its ``error`` is set. The run reports such an
-    error to the LLM, which may try again. If an LLM call fails, its incomplete tool calls are dropped. ::
+    calls of an LLM call are complete when the LLM call finishes. If the tool is in ``tools``, it validates the
+    arguments. If ``models`` has a pydantic model under the name of the tool, the model validates the arguments. The
+    arguments of all other tools are only parsed as a JSON object. A tool call with invalid arguments is emitted too,
+    and its ``error`` is set. The run reports such an error to the LLM, which may try again. If an LLM call fails, its
+    incomplete tool calls are dropped. ::
 
-        source           --{a: "("}--{a: ")"}--{b: "("}--{b: ")"}--{LLM call finished}--|
+        source           --{a: "{"}--{a: "}"}--{b: "{"}--{b: "}"}--{LLM call finished}--|
         tool_calls()     ----------------------a-------------------b--------------------|
 
     Raises:
-        TypeError: an argument is not a tool or not a model.
-        ValueError: two tools have the same name.
+        TypeError: one of ``tools`` is not a tool, or one of ``models`` is not a pydantic model.
+        ValueError: two tools, or a tool and a model, have the same name.
 
     Example::
 
@@ -90,9 +91,9 @@ class _ToolCalls:
         return self._take(lambda _: True)
 
     def _continue(self, delta: ToolCallChunk, chunk: StreamChunk) -> None:
-        """Add ``delta`` to its open tool call. If it belongs to none, begin a tool call.
+        """Add ``delta`` to the open tool call that it continues. If there is none, begin a tool call.
 
-        The open tool call need not be the latest one, because some providers interleave tool calls.
+        The continued tool call need not be the latest one, because some providers interleave tool calls.
         """
         call = next((call for call in self._open if call.continues_with(delta)), None)
         if call is None:
@@ -124,7 +125,7 @@ class _GrowingCall:
     def is_whole(self) -> bool:
         """Return whether the arguments are a whole JSON object.
 
-        If not, more may follow, even after another tool call, because some providers interleave tool calls.
+        If not, the rest may follow, even after another tool call, because some providers interleave tool calls.
         """
         written = "".join(self.pieces)
         if not written.rstrip().endswith("}"):
@@ -170,17 +171,19 @@ def tool_arguments(
     """Read the arguments of tool calls while they are being written (like ``scan``), as increasingly complete values.
 
     Each value is an instance of the pydantic model ``model`` or, without ``model``, a dict. If ``tool`` is given, only
-    calls of the tool with that name are read. As in ``partial_json``, each value is valid and differs from the value
-    before. The last value of a tool call has the whole arguments. A value does not show which tool call it belongs to.
-    So if several agents work concurrently, put ``by_task`` before this operator. Arguments that do not fit ``model``
-    yield no further values. They do not end the stream, because the run reports them to the LLM. ``tool_calls`` shows
-    what is wrong with them. ::
+    calls of the tool with that name are read. Each value is valid, and differs from the previous value of the same
+    tool call. The last value of a tool call has the whole arguments. A value does not show which tool call it belongs
+    to. So if several agents work concurrently, divide the stream with ``by_task``, and apply this operator to each
+    lane.
+
+    If the arguments of a tool call do not fit ``model``, no further value is emitted for that tool call. The stream
+    continues, because the run reports the error to the LLM. ``tool_calls`` shows the error. ::
 
         source              --{write: {"text": "he}--{write: llo"}}--|
         tool_arguments()    --{"text": "he"}---------{"text": "hello"}--|
 
-    Long arguments are read again only when they have grown by 1/128. The docstring of ``partial_json`` explains why,
-    and why a chunk costs more here than the 5 µs of other operators.
+    Each reading parses the arguments from their beginning. So long arguments are read again only when they have grown
+    by 1/128. As with ``partial_json``, a chunk takes longer than with other operators.
 
     Raises:
         TypeError: ``model`` is not a pydantic model, or ``tool`` is not a string.
@@ -227,7 +230,7 @@ class _Arguments(Generic[V]):
         for growing in self._growing.values():
             try:
                 whole = self._read(growing.text.strip() or "{}")
-            except ValueError:  # the run reports the error to the model, and tool_calls() emits it
+            except ValueError:  # the run reports the error to the model, and tool_calls() shows the error
                 continue
             values += growing.if_new(whole)
         return values
@@ -238,8 +241,8 @@ def tool_call_deltas() -> Callable[[Observable[Any]], Observable[StreamChunk]]:
 
     ``chunk.tool_call`` has the next piece of the arguments of a tool call. ``tool_calls()`` joins the pieces. ::
 
-        source                 --he--{a: "("}--llo--{a: ")"}--|
-        tool_call_deltas()     ------{a: "("}-------{a: ")"}--|
+        source                 --he--{a: "{"}--llo--{a: "}"}--|
+        tool_call_deltas()     ------{a: "{"}-------{a: "}"}--|
 
     Example::
 

@@ -1,4 +1,4 @@
-"""``usage``: the tokens of a run so far."""
+"""``usage``: sums the tokens of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def usage() -> Callable[[Observable[Any]], Observable[UsageMetrics]]:
 
     This operator needs the events of a run (``flow.observe()``, ``flow.events()``), because bare chunks have no usage.
     A call that was cancelled, or that failed in mid-answer, counts with an estimate. Each finished call emits a value,
-    even if its provider reports no tokens. A number in the value is None until a call reports it. Errors are passed on.
+    even if its provider reports no tokens. A number in the value is None until a call reports that number. Errors are
+    passed on.
 
     Example::
 

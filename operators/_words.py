@@ -1,4 +1,4 @@
-"""``words``: text word by word."""
+"""``words``: splits text into words."""
 
 from __future__ import annotations
 
@@ -21,17 +21,20 @@ _WORD = re.compile(r"[^\S\x1c-\x1f]*[\S\x1c-\x1f]+(?=[^\S\x1c-\x1f])")
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}--[\p{N}\p{P}]]"
 _OPENING = r"[\p{Ps}\p{Pi}]"
 _JOINING = r"[\p{GCB=Extend}\p{GCB=SpacingMark}]"
-_STACKING = r"[\u1039\u17d2]"  # signs of Myanmar and Khmer: the letter after the sign is drawn below the letter before
+_STACKING = (
+    r"[\u1039\u17d2]"  # signs of Myanmar and Khmer: the letter after the sign is drawn below the letter before it
+)
 
 
 def words() -> Callable[[Observable[T]], Observable[T]]:
     """Split text between words (like ``buffer``). Each piece is one word with the white space before it.
 
     No text is lost. Punctuation stays with its word. In scripts without spaces (Chinese, Japanese, Thai …), the word
-    boundaries of Unicode are used. In most of these scripts, there is a boundary between any two characters. The last
-    word is held, because more letters may follow. It is emitted when its call ends, when an item without text follows
-    in the call (such as a tool call), or when the source completes or fails. Works on chunks and on strings. Items
-    without text are passed on unchanged. A word never mixes the texts of two calls. ::
+    boundaries of Unicode are used. In most of these scripts, there is a boundary between any two characters.
+
+    The last word is held, because more letters may follow. It is emitted when its call ends or continues with something
+    else, such as a tool call. It is also emitted when the source completes or fails. The operator works on chunks and
+    on strings. Items without text pass unchanged. A word never mixes the texts of two calls. ::
 
         source     --he--llo wo---------rld|
         words()    ------hello-------------( world)|
@@ -69,14 +72,14 @@ class _Words:
 
 
 def _split(text: str) -> list[str]:
-    """Return all words of ``text`` except the last one. Use this for text in which :func:`_compile_special` matches."""
+    """Return all words of ``text`` except the last one. This is for text that needs Unicode's word boundaries."""
     starts = [match.start() for match in _compile_start().finditer(text)]
     return [text[begin:end] for begin, end in zip([0, *starts], starts, strict=False)]
 
 
 @cache
 def _compile_special() -> Any:
-    """Compile a pattern for the characters that need Unicode's rules for word boundaries.
+    """Compile a pattern for the characters that need Unicode's word boundaries.
 
     These are the letters of scripts without spaces, and signs such as the Arabic number sign. Unicode joins such a sign
     to the character after it, even to a space.

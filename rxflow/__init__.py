@@ -20,8 +20,8 @@ __all__ = [
     "tool",
 ]
 
-# pytest loads rxflow's plugin, and with it this package, wherever rxflow is installed. So this module imports almost
-# nothing.
+# In every environment with rxflow, pytest loads rxflow's plugin, and so imports this package. Therefore this module
+# imports almost nothing.
 if typing.TYPE_CHECKING:
     from rxflow import operators as operators
     from rxflow._streaming import emit, report_progress

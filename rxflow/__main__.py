@@ -1,12 +1,12 @@
-"""The command ``rxflow``, also as ``python -m rxflow``."""
+"""The command ``rxflow``. ``python -m rxflow`` runs it too."""
 
 import sys
 
 
 def main() -> None:
-    """Run the command line. If a package is missing, print the name of the extra that contains it, and exit."""
+    """Run the command line. If a package is missing, print the name of the extra that installs it, and exit."""
     try:
-        from rxflow.cli import app  # imported here, so that the errors of the import are handled below
+        from rxflow.cli import app  # imported here, so that import errors are handled below
     except ModuleNotFoundError as error:
         print(f"rxflow: {error}", file=sys.stderr)  # noqa: T201 - a command prints its errors
         raise SystemExit(2) from None

@@ -1,9 +1,9 @@
-"""The import paths of CrewAI, for programs that move to rxflow by renaming ``crewai`` in their imports.
+"""The import paths of CrewAI, for programs that move to rxflow by renaming ``crewai`` to ``rxflow`` in their imports.
 
 :data:`ALIASES` replaces many small modules. It maps each path of CrewAI to the names at that path, and each name to the
-module of rxflow that defines it.
-:data:`ABSENT` has the paths of what rxflow does not have. Importing such a path raises a ModuleNotFoundError with a
-message that explains what to do instead. Type checkers and editors know only rxflow's real paths.
+module of rxflow that defines it. :data:`ABSENT` has the paths that rxflow does not support. Importing such a path
+raises a ModuleNotFoundError with a message that explains what to do instead. In both mappings, the paths begin with
+``rxflow`` in place of ``crewai``. Type checkers and editors know only rxflow's real paths.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ ABSENT: Mapping[str, str] = {
     "rxflow.utilities.printer": "rxflow logs with logging; use the logger 'rxflow'",
     "rxflow.utilities.prompts": "rxflow has no templates of its own; give Agent(system_template=…, prompt_template=…)",
 }
-"""Paths of CrewAI that rxflow does not have, and what to do instead."""
+"""Paths of CrewAI that rxflow does not support, and what to do instead."""
 
 
 def install() -> None:
@@ -111,7 +111,7 @@ def install() -> None:
 
 
 class _Finder:
-    """Finds the paths of CrewAI. It is last in ``sys.meta_path``, so the real modules of rxflow take precedence."""
+    """Finds the paths of CrewAI. The finder is last in ``sys.meta_path``, so rxflow's real modules take precedence."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

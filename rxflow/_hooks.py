@@ -1,7 +1,8 @@
 """Hooks for tests: they watch each run, create its loop, and count the threads that work for a loop.
 
-A loop on virtual time advances the time when nothing else can happen. So it must know which threads work for it, and
-which of these threads wait for it. asyncio's own loops do not count threads. For them, a hook costs one look-up.
+A loop on virtual time moves its time forward when nothing else can happen. So the loop must know which threads work for
+it, and which of these threads wait for it. asyncio's own loops do not count threads. For such a loop, a hook costs one
+look-up.
 
 This module must be quick to import: rxflow's pytest plugin needs it, and pytest loads the plugin in every environment
 with rxflow.
@@ -18,7 +19,7 @@ IDLE_NAME = "rxflow loop"
 """The name of a loop's thread while the thread waits for the next run."""
 
 loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
-"""Creates the loops for runs that need a thread of their own. If it is None, these runs get loops of asyncio.
+"""Creates the loops for runs that need a thread of their own. None means that these runs get asyncio's own loops.
 
 A virtual clock sets this variable.
 """
@@ -33,7 +34,8 @@ _T = TypeVar("_T")
 class Pause(Protocol):
     """One wait of a thread for the loop that it works for.
 
-    The end of the wait is noted before the thread is woken, so no virtual time passes until the thread continues.
+    Virtual time may pass only during the wait. The end of the wait is noted before the thread is woken, so no time
+    passes between the end and the moment when the thread continues.
     """
 
     def begins(self) -> None:
@@ -44,14 +46,14 @@ class Pause(Protocol):
 
 
 class Work(Protocol):
-    """A thread's work for a loop. The thread counts as working until :meth:`over` is called, except in its pauses."""
+    """A thread's work for a loop. Until :meth:`over` is called, the thread counts as working, except while it waits."""
 
     def run(self, function: Callable[[], _T]) -> _T:
-        """Call ``function``, which does the work, in the calling thread. Return its result."""
+        """Do the work: call ``function`` in the calling thread, and return its result."""
         ...
 
     def pause(self) -> Pause:
-        """Return an object for one wait, in which the working thread waits for the loop."""
+        """Return an object that notes one wait of the working thread for the loop."""
         ...
 
     def over(self) -> None:
@@ -62,23 +64,23 @@ class Work(Protocol):
 
 
 class ThreadCount(Protocol):
-    """Counts the threads that work for a loop. A loop that counts has this object in its attribute ``thread_count``."""
+    """Counts the threads that work for a loop. A loop that counts them has this object as ``loop.thread_count``."""
 
     def work(self) -> Work:
         """Count one more thread, which will work for the loop. Call this on the loop's thread."""
         ...
 
     def reader(self) -> Work:
-        """Count a reader in another thread than the loop's. It will wait for the items of a run."""
+        """Count one more reader. A reader is another thread than the loop's, and waits for the items of a run."""
         ...
 
     def pause(self) -> Pause | None:
-        """Return an object for one wait of the calling thread; None if the thread does not work for the loop."""
+        """Return an object that notes one wait of the calling thread; None if the thread does not work for the loop."""
         ...
 
 
 def thread_count(loop: asyncio.AbstractEventLoop) -> ThreadCount | None:
-    """Return the object that counts the threads of ``loop``; None if there is none, as for most loops."""
+    """Return the object that counts the threads of ``loop``; None if the loop does not count threads."""
     count: ThreadCount | None = getattr(loop, "thread_count", None)
     return count
 
@@ -86,7 +88,7 @@ def thread_count(loop: asyncio.AbstractEventLoop) -> ThreadCount | None:
 def wall_clock(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
     """Return the clock for the events of a run on ``loop``.
 
-    It is ``time.time``, or the loop's own clock if the loop's time is virtual.
+    The clock is ``time.time``, or the loop's own clock if the loop's time is virtual.
     """
     clock: Callable[[], float] | None = getattr(loop, "wall_clock", None)
     return time.time if clock is None else clock

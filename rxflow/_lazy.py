@@ -1,4 +1,4 @@
-"""Lazy names of packages, and imports that need an extra."""
+"""Names that a package imports only when they are used, and imports that need an extra."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from typing import TypeAlias
 Home: TypeAlias = str | Callable[[], object]
 """Where a lazy name comes from.
 
-``"module"`` means the object of the same name in that module, ``"module:name"`` an object of another name in it. A
-function returns the object.
+``"module"`` stands for the object of the same name in that module. ``"module:other"`` stands for the object ``other``
+in that module. A function returns the object.
 """
 
 
 def create_lookup(package: str, homes: Mapping[str, Home]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """Return functions for ``__getattr__`` and ``__dir__`` of ``package``. They find its lazy names in ``homes``.
+    """Return functions to use as ``__getattr__`` and ``__dir__`` of ``package``. ``homes`` has the lazy names.
 
-    Type checkers cannot follow this. For them, a package of rxflow repeats the imports under ``if TYPE_CHECKING``.
+    Type checkers do not see lazy names. So rxflow's packages repeat the imports under ``if TYPE_CHECKING``.
     """
 
     def find(name: str) -> object:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}", name=name, obj=sys.modules[package])
         value = load(name, homes[name])
-        setattr(sys.modules[package], name, value)  # so the next access does not call __getattr__
+        setattr(sys.modules[package], name, value)  # so that the next access does not call __getattr__
         return value
 
     return find, lambda: sorted({*vars(sys.modules[package]), *homes})
 
 
 def load(name: str, home: Home) -> object:
-    """Load ``name`` from its ``home``."""
+    """Import and return the object that ``name`` and ``home`` stand for."""
     if callable(home):
         return home()
     module, _, attribute = home.partition(":")

@@ -72,8 +72,8 @@ def wake_all(waiting: list[Callable[[], None]]) -> None:
 def fail_future(future: asyncio.Future[Any] | Future[Any], error: BaseException, source: str) -> None:
     """Set an error of users' code as the exception of ``future``.
 
-    If the error is a StopIteration, set a RuntimeError instead. Its message names the code (``source``). asyncio's
-    futures refuse a StopIteration, and a StopIteration would silently end a generator.
+    In place of a StopIteration, set a RuntimeError that names the code (``source``). asyncio's futures refuse a
+    StopIteration, and a StopIteration would silently end a generator.
     """
     if isinstance(error, StopIteration):
         raised = RuntimeError(f"{source} raised StopIteration")
@@ -85,8 +85,8 @@ def fail_future(future: asyncio.Future[Any] | Future[Any], error: BaseException,
 async def off_the_loop(function: Callable[[], T]) -> T:
     """Call a blocking function in a worker thread, under asyncio or trio.
 
-    If the caller is cancelled, it does not wait until the function returns. anyio's own limit of 40 threads does not
-    apply. With a limit, functions that wait for each other could occupy all threads, and none would continue.
+    A caller that is cancelled does not wait until the function returns. anyio's limit of 40 threads does not apply.
+    With a limit, functions that wait for other functions could occupy all threads, and none would continue.
     """
     return await anyio.to_thread.run_sync(function, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(math.inf))
 
@@ -132,9 +132,9 @@ class LoopScheduler(AsyncIOScheduler):
 
 
 class Once:
-    """A token that only one caller can take, even if several threads try.
+    """A token that only one caller at a time can hold, even if several threads try to take it.
 
-    It needs no lock, because ``list.pop()`` is atomic.
+    No lock is needed, because ``list.pop()`` is atomic.
     """
 
     __slots__ = ("_token",)
@@ -143,14 +143,14 @@ class Once:
         self._token = [True]
 
     def take(self) -> bool:
-        """Take the token. Return False if it is taken already."""
+        """Take the token, and return True. If it is already taken, return False."""
         try:
             return self._token.pop()
         except IndexError:
             return False
 
     def give_back(self) -> None:
-        """Make the token available again. Only for the caller that has taken it."""
+        """Make the token available again. Only the caller that has taken the token may call this."""
         self._token.append(True)
 
     @property

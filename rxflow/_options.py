@@ -28,7 +28,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 P = TypeVar("P")
 
 Switch = Annotated[bool, BeforeValidator(lambda given: bool(given) if isinstance(given, int) else given)]
-"""On or off. CrewAI's levels, such as ``verbose=2``, mean on."""
+"""On or off. An integer other than 0 means on, for example CrewAI's ``verbose=2``."""
 
 Seconds: TypeAlias = float | timedelta
 """A time, in seconds or as a timedelta."""
@@ -37,7 +37,7 @@ TRIGGER_PAYLOAD = "crewai_trigger_payload"
 """The name of the input with the data that triggered a crew or a flow, such as a mail or a form.
 
 A flow passes this input to each start method that has a parameter of this name. In a crew, the first task shows the
-input to its model.
+input to its model by default.
 """
 
 _TOOL = "give the agent a tool that looks it up"
@@ -159,10 +159,10 @@ NATIVE_TO_CREWAI = frozenset(
         "snowflake",
     }
 )
-"""The providers that CrewAI calls without LiteLLM. ``LLM.is_litellm`` is False for them, unless it was set."""
+"""The providers that CrewAI calls without LiteLLM. ``LLM.is_litellm`` is False for them by default."""
 
 _OWN_MODELS_ONLY = NATIVE_TO_CREWAI - {"hosted_vllm", "ollama", "ollama_chat", "openrouter"}
-"""The providers whose models never have names such as ``openai/gpt-oss-20b``, which begin with another provider."""
+"""These providers have no models such as ``openai/gpt-oss-20b``, with another provider at the start of the name."""
 
 _REFUSED_BY_LLM = {
     "callbacks": ("call them for each request", "register them with litellm.callbacks, or subscribe to llm.events()"),
@@ -226,8 +226,8 @@ def split_llm_options(model: str, given: Mapping[str, Any]) -> tuple[str, dict[s
 def _names_provider(model: str, provider: str) -> bool:
     """Return whether ``model`` already begins with a provider, so that ``provider`` must not be added.
 
-    In ``meta-llama/llama-3`` of OpenRouter, or ``openai/gpt-oss-20b`` of Groq, the part before the slash is not a
-    provider, but belongs to the name.
+    In ``meta-llama/llama-3`` of OpenRouter, or ``openai/gpt-oss-20b`` of Groq, the part before the slash belongs to the
+    model's name, and is not the provider.
     """
     first, slash, _ = model.partition("/")
     return bool(slash) and (first == provider or {first, provider} <= _OWN_MODELS_ONLY)
@@ -296,7 +296,7 @@ class Configurable(BaseModel):
     id: str = Field(default_factory=lambda: str(uuid4()))
     _ignored: dict[str, Any] = PrivateAttr(default_factory=dict[str, Any])
 
-    if not TYPE_CHECKING:  # otherwise a type checker would accept any attribute
+    if not TYPE_CHECKING:  # if type checkers saw __getattr__, they would accept any attribute
 
         def __getattr__(self, name: str) -> Any:
             kind = type(self).kind
@@ -338,9 +338,10 @@ class Configurable(BaseModel):
 
     @field_serializer("*", mode="plain", when_used="json")
     def _write_as_json(self, value: Any, info: FieldSerializationInfo) -> Any:
-        """Return ``value`` for JSON; None if JSON cannot represent it. If it is a list, only omit such items.
+        """Return ``value`` in a form for JSON; None if JSON cannot represent it.
 
-        Warn about each value that is left out, unless it is the default of an option that was not given.
+        From a list, leave out the items that JSON cannot represent. If the option was given, warn about each value that
+        is left out.
         """
         kept: list[Any] = []
         for item in cast(list[Any], value) if isinstance(value, list) else [value]:
@@ -368,7 +369,7 @@ class Configurable(BaseModel):
             if value is not None or cls._is_none_by_default(name)
         }
         for name in options.keys() & _LISTS:
-            if isinstance(options[name], BaseModel):  # pydantic would take the fields of the model for items
+            if isinstance(options[name], BaseModel):  # pydantic would use the fields of the model as items
                 one = type(options[name]).__name__
                 raise ValueError(f"{cls.kind}({name}=…) takes a list; write {name}=[…], also for one {one}")
         missing = [name for name in cls.required if name not in options]
@@ -424,7 +425,7 @@ def to_seconds(name: str, given: Seconds) -> float:
 
 
 def read_seconds(name: str, given: Seconds) -> float:
-    """Return a time as a number of seconds. Raises TypeError if it is not a time, ValueError if it is not above 0."""
+    """Return a time in seconds. Raises TypeError if ``given`` is not a time, ValueError if the time is not above 0."""
     seconds = to_seconds(name, given)
     if not seconds > 0:
         raise ValueError(f"{name} must be a time above 0: {given!r}")
@@ -432,9 +433,9 @@ def read_seconds(name: str, given: Seconds) -> float:
 
 
 def check_url(name: str, url: str) -> str:
-    """Return ``url``. Raises ValueError if it is not the address of an HTTP server.
+    """Return ``url``. Raises ValueError if ``url`` is not the address of an HTTP server.
 
-    ``name`` is the name of the option or variable that has the address, for the message.
+    The error message begins with ``name``, the name of the option or variable that has the address.
     """
     try:
         parts = urlsplit(url)
@@ -442,6 +443,6 @@ def check_url(name: str, url: str) -> str:
     except ValueError:  # the port is not a number, or a bracket is missing
         is_right = False
     if not is_right:
-        shown = re.sub(r"[^/\s]*@", "***@", url)  # without a password
+        shown = re.sub(r"[^/\s]*@", "***@", url)  # hides a user name and a password
         raise ValueError(f"{name} must begin with http:// or https:// and name a host; got {shown!r}")
     return url

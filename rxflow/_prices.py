@@ -2,7 +2,7 @@
 
 The table has 4,500 models in 3 MB. Parsing it takes 30 ms and 25 MB, and blocks all other threads meanwhile. Instead,
 this module searches the text of the table for the requested entry, in a tenth of the time. If the program has imported
-LiteLLM, the table of the imported LiteLLM is used, because the program may have registered prices of its own there.
+LiteLLM, the imported table is used, because the program may have registered prices of its own there.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ROUTES = re.compile(r"(?:responses|converse|invoke)/")
 _TOKEN_THRESHOLD = re.compile(r"_above_(\d+)k_tokens$")
 
 FREE_PROVIDER = "rxflow"
-"""The provider in the name of the embedded model, ``rxflow/demo``, which costs nothing."""
+"""The provider in the name ``rxflow/demo``. That model is part of rxflow, and costs nothing."""
 
 Entry: TypeAlias = Mapping[str, Any]
 """The table's entry for one model: prices in US dollars per token, limits, and supported features."""
@@ -62,7 +62,7 @@ def _read_entry(model: str) -> Entry | None:
 
 def _parse_entries(table: bytes, model: str) -> Mapping[str, Entry]:
     """Return all entries of the table that :func:`_pick` needs for ``model``. There may also be other entries."""
-    if b'": {' not in table[:1000]:  # parse all of it, because it is not written in LiteLLM's usual form
+    if b'": {' not in table[:1000]:  # parse the whole table, because it does not have LiteLLM's usual form
         return cast(dict[str, Entry], from_json(table))
     names, found = _names_of(model), dict[str, Entry]()
     end_of_key = to_json(names[-1])[1:] + b": {"  # every one of ``names`` ends with the last one
@@ -100,9 +100,9 @@ def _pick(table: Mapping[str, Entry], model: str) -> Entry | None:
 
 
 def _fits(entry: Entry, model: str) -> bool:
-    """Return whether ``entry`` belongs to the provider of ``model``. The entry's name in the table has no provider.
+    """Return whether ``entry`` belongs to the provider of ``model``. Call this if the entry's name has no provider.
 
-    For some providers, the field ``litellm_provider`` has a longer value, which only begins with the provider's name:
+    For some providers, the field ``litellm_provider`` has a longer value that begins with the provider's name:
     "bedrock_converse", "cohere_chat", "vertex_ai-language-models".
     """
     provider, separator, _ = model.partition("/")
@@ -151,7 +151,7 @@ def _rate(entry: Entry, name: str, prompt: int, service_tier: str | None) -> flo
 def estimate_cost(model: str, usage: UsageMetrics, service_tier: str | None = None) -> float | None:
     """Return the cost of ``usage`` in US dollars; None if it is not known.
 
-    Blocks for some milliseconds when a model is used for the first time.
+    The first look-up of a model may block for some milliseconds.
     """
     provider, _, _ = model.partition("/")
     return 0.0 if provider == FREE_PROVIDER else compute_cost(find_entry(model), usage, service_tier)

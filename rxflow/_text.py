@@ -1,6 +1,6 @@
 """Helpers for JSON, text and HTML.
 
-They find the JSON in an answer, convert values to plain JSON, and make text safe to encode and to show.
+They find the JSON in a model's answer, convert values to plain JSON, and make text safe to encode and to show.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ M = TypeVar("M", bound=BaseModel)
 
 _OPENING = re.compile(r"[{\[]")
 _FENCE = re.compile(r"\A```\w*\s*\n(.*?)\n?\s*```\Z", re.DOTALL)
-# integers are not converted: only the end of the JSON is needed, and int() refuses more than 4,300 digits
+# Integers stay text, because only the end of the JSON is needed, and int() refuses more than 4,300 digits.
 _DECODER = json.JSONDecoder(parse_int=str)
 _LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
-# Matches at the position of a parse error if the JSON may be correct but incomplete: the rest of the text is blank,
-# or is the beginning of a string, of an escape, or of a fraction or exponent.
+# Matches at the position of a parse error if the JSON may be correct but incomplete. In this case, the rest of the text
+# is blank, or is the beginning of a string, of an escape, of a fraction or of an exponent.
 _UNFINISHED = re.compile(r'\s*\Z|"(?:[^"\\]|\\.)*\\?\Z|(?<=\\)u[0-9a-fA-F]{0,4}\Z|\.\Z|[eE][+-]?\Z', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class JsonSpan:
-    """The position of a JSON object or list in a text. ``end`` is None if the text is cut off inside it."""
+    """The position of a JSON object or list in a text. ``end`` is None if the text ends inside the object or list."""
 
     start: int
     end: int | None
@@ -39,8 +39,8 @@ class JsonSpan:
 def find_json(text: str, start: int = 0) -> Iterator[JsonSpan]:
     """Yield the positions of the JSON objects and lists in ``text``, from ``start`` on.
 
-    Nested objects and lists are not yielded separately. A parser finds the end of each outermost one, so braces in
-    strings do no harm. After an error in the JSON, the search continues at the error.
+    Nested objects and lists are not yielded separately. A parser finds the end of each outermost object or list, so
+    braces in JSON strings do no harm. After an error in the JSON, the search continues at the error.
     """
     while (opening := _OPENING.search(text, start)) is not None:
         at = opening.start()
@@ -51,7 +51,7 @@ def find_json(text: str, start: int = 0) -> Iterator[JsonSpan]:
                 yield JsonSpan(at, None)
                 return
             start = max(error.pos, at + 1)
-        except RecursionError:  # nested too deeply for any real answer
+        except RecursionError:  # no real answer is nested so deeply
             return
         else:
             yield JsonSpan(at, start)
@@ -60,8 +60,8 @@ def find_json(text: str, start: int = 0) -> Iterator[JsonSpan]:
 def read_json(model: type[M], text: str) -> M:
     """Read the JSON in an answer, and return an object of ``model``. If several values fit, the last one is used.
 
-    A value with none of the model's fields is used only if no other value fits. Such a value may fit by chance: any
-    object fits a model whose fields all have defaults.
+    A value with none of the model's fields is used only if no other value fits. Such a value may fit by chance: if all
+    fields of the model have defaults, any JSON object fits.
 
     Raises:
         ValidationError: the text has no JSON that fits. This is pydantic's error, a ValueError.
@@ -83,22 +83,22 @@ def read_json(model: type[M], text: str) -> M:
             without_fields = value
     if without_fields is not None:
         return without_fields
-    # Raise the error of the longest candidate, because that is most likely the answer. A short one may be a mere "[1]".
+    # Raise the error of the longest candidate, which is most likely the answer. A short candidate may be a mere "[1]".
     raise max(misfits, key=lambda misfit: misfit[0])[1]
 
 
 def has_fields(value: object) -> bool:
-    """Return whether ``value`` got at least one field from the JSON. True if it is not a pydantic model."""
+    """Return whether ``value`` got a field from the JSON. Return True if ``value`` is not a pydantic model."""
     return not isinstance(value, BaseModel) or bool(value.model_fields_set)
 
 
 def list_problems(error: ValidationError, whole: str) -> str:
-    """Return the problems with all fields in one line. ``whole`` is the name for problems with the whole value."""
+    """Return the problems of all fields in one line. ``whole`` is the name that the line uses for the whole value."""
     return "; ".join(f"{'.'.join(map(str, each['loc'])) or whole}: {each['msg']}" for each in error.errors())
 
 
 def _is_cut_off(text: str, place: int) -> bool:
-    """Return whether the parse error at ``place`` may only mean that the text ends too early."""
+    """Return whether the cause of the parse error at ``place`` may be that the text ends too early."""
     if _UNFINISHED.match(text, place) is not None:
         return True
     return any(literal.startswith(text[place:]) for literal in _LITERALS if len(text) - place <= len(literal))
@@ -107,8 +107,8 @@ def _is_cut_off(text: str, place: int) -> bool:
 def _only_candidate(text: str) -> str:
     """Return the part of ``text`` to parse if ``text`` has no complete object or list.
 
-    If ``text`` has an opening bracket, return the broken JSON from the first one on. Otherwise return the whole text
-    without its fence, for example a number or a string.
+    If ``text`` has an opening bracket or brace, this part begins at the first one. Otherwise, it is the whole text
+    without its code fence. The text may be a number or a string, for example.
     """
     opening = _OPENING.search(text)
     if opening is not None:
@@ -118,7 +118,10 @@ def _only_candidate(text: str) -> str:
 
 
 def encodable(text: str) -> str:
-    """Replace lone surrogates (half characters, which only Python's strings can hold) by the replacement character."""
+    """Return ``text`` with the replacement character in place of each lone surrogate.
+
+    A lone surrogate is half a character. Python's strings can hold it, but UTF-8 cannot.
+    """
     if text.isascii():
         return text
     try:
@@ -130,7 +133,10 @@ def encodable(text: str) -> str:
 
 
 def in_words(value: object, show: Callable[[object], str] = str) -> str:
-    """Return ``show(value)``. If that raises, return a text that names the class. ``show`` is ``str`` or ``repr``."""
+    """Return ``show(value)``. ``show`` is ``str`` or ``repr``.
+
+    If ``show`` raises an error, return a text with the names of the value's class and of the error's class.
+    """
     try:
         return show(value)
     except Exception as error:  # noqa: BLE001 - a __str__ or __repr__ may raise anything
@@ -145,9 +151,9 @@ def describe(error: BaseException) -> str:
 def to_plain_json(value: object, show: Callable[[Any], Any] = in_words) -> Any:
     """Convert ``value`` to an object that has only JSON's types: dict, list, str, int, float, bool and None.
 
-    This never fails. Objects that pydantic cannot convert become what ``show`` returns for them. In text, lone
-    surrogates and bytes that are not UTF-8 become replacement characters. A value that contains itself becomes text as
-    a whole.
+    This never fails. If pydantic cannot convert an object, the object becomes ``show(object)``. Lone surrogates, and
+    bytes that are not UTF-8, become replacement characters. If ``value`` contains itself, all of ``value`` becomes one
+    text. NaN and infinity become None.
     """
     try:
         return through_json(value, show)
@@ -161,7 +167,7 @@ def to_plain_json(value: object, show: Callable[[Any], Any] = in_words) -> Any:
 
 
 def write_json(value: object) -> bytes:
-    """Return ``value`` as JSON, converted as in :func:`to_plain_json`. This never fails."""
+    """Return ``value`` as JSON in UTF-8, converted as in :func:`to_plain_json`. This never fails."""
     try:
         return to_json(value, fallback=in_words, inf_nan_mode="null")
     except Exception:  # noqa: BLE001 - pydantic's, or raised by a user's object
@@ -190,13 +196,14 @@ def _in_parts(value: Any, show: Callable[[Any], Any]) -> Any:
 MAX_VALUE_CHARS = 60
 """The default limit of :func:`shorten`, in characters."""
 
-# Invisible characters. Those that change the direction of writing can disguise the content of a line.
+# The byte order mark, and the characters that change the direction of writing. All of them are invisible. A change of
+# direction can disguise the content of a line.
 _HIDDEN = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C, 0xFEFF], "")
 _VISIBLE: dict[int, str] = {
     **{code: chr(0x2400 + code) for code in range(0x20)},
     0x7F: "\u2421",
     **dict.fromkeys(range(0x80, 0xA0), "\ufffd"),
-    **dict.fromkeys(range(0xD800, 0xE000), "\ufffd"),  # a lone surrogate, which cannot be encoded
+    **dict.fromkeys(range(0xD800, 0xE000), "\ufffd"),  # lone surrogates, which cannot be encoded
     **_HIDDEN,
 }
 _LINES = {**_VISIBLE, 0x09: "    ", 0x0A: "\n", 0x0B: "\n", 0x0C: "\n", 0x85: "\n", 0x2028: "\n", 0x2029: "\n"}
@@ -206,23 +213,24 @@ _ONE_LINE = {code: " " if shown.isspace() else shown for code, shown in _LINES.i
 def show_lines(text: str) -> str:
     """Make ``text`` safe to print.
 
-    Line breaks stay. Tabs become spaces. Other control characters become visible. Invisible characters are removed.
+    Line breaks of all kinds become newlines. Tabs become spaces. Other control characters, and lone surrogates, become
+    visible characters. Byte order marks, and characters that change the direction of writing, are removed.
     """
     return text.replace("\r\n", "\n").replace("\r", "\n").translate(_LINES)
 
 
 def show_line(text: str) -> str:
-    """Make ``text`` safe to print, as :func:`show_lines` does, but in one line: line breaks become spaces."""
+    """Make ``text`` safe to print, as :func:`show_lines` does, but in one line. Line breaks become spaces."""
     return text.replace("\r\n", " ").replace("\r", " ").translate(_ONE_LINE)
 
 
 def show_title(text: str) -> str:
-    """Return the first line of a task's name or description, shortened."""
+    """Return the shortened first line of ``text``, which is the name or the description of a task."""
     return shorten(text.strip().partition("\n")[0])
 
 
 def shorten(text: str, limit: int = MAX_VALUE_CHARS) -> str:
-    """Return ``text`` in one line of at most ``limit`` characters."""
+    """Return ``text`` as one line of at most ``limit`` characters. If some text is cut off, the line ends with "…"."""
     line = " ".join(show_line(text[: 8 * limit]).split())
     return line if len(line) <= limit and len(text) <= 8 * limit else line[: limit - 1].rstrip() + "…"
 
@@ -233,9 +241,9 @@ def escape(text: str) -> str:
 
 
 def draw_card(title: str, note: str, *parts: str) -> str:
-    """Return a box as HTML. ``title`` and ``note`` are text. ``parts`` are HTML already.
+    """Return a box as HTML. ``title`` and ``note`` are plain text, ``parts`` are HTML.
 
-    The box uses the page's colours, so it is readable on light and dark pages.
+    The box uses the page's colours, so the box is readable on light and dark pages.
     """
     head = f"<b>{escape(title)}</b> <span style='opacity:.7'>{escape(note)}</span>"
     body = "".join(f"<div style='margin-top:.4em'>{part}</div>" for part in parts if part)
@@ -243,12 +251,12 @@ def draw_card(title: str, note: str, *parts: str) -> str:
 
 
 def draw_text(text: str) -> str:
-    """Return ``text`` as HTML, without shortening it. A long text can be scrolled."""
+    """Return the full ``text`` as HTML. A long text can be scrolled."""
     return f"<div dir='auto' style='{_TEXT}'>{escape(text)}</div>" if text else ""
 
 
 def draw_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table of texts as HTML."""
+    """Return a table as HTML. ``head`` and ``rows`` hold plain text."""
     top = "".join(f"<th scope='col' style='{_CELL};opacity:.7'>{escape(each)}</th>" for each in head)
     body = "".join(f"<tr>{''.join(map(_draw_cell, row))}</tr>" for row in rows)
     return f"<table style='border-collapse:collapse'><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
@@ -259,7 +267,7 @@ def _draw_cell(text: str) -> str:
 
 
 def draw_frame(page: str, title: str) -> str:
-    """Return an iframe that shows ``page``, which is a complete HTML page.
+    """Return an HTML iframe that shows ``page``, which is a complete HTML page.
 
     The styles in ``page`` do not affect the surrounding page. Scripts in ``page`` do not run.
     """
@@ -271,7 +279,7 @@ def draw_frame(page: str, title: str) -> str:
 
 
 def display_html(markup: str) -> bool:
-    """Show HTML below the running cell of a notebook. Return False outside a notebook."""
+    """Show HTML below the running cell of a notebook, and return True. Outside a notebook, return False."""
     shell = sys.modules.get("IPython")
     running: Any = shell.get_ipython() if shell is not None else None
     if running is None or not hasattr(running, "kernel"):

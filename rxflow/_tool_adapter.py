@@ -1,4 +1,4 @@
-"""Converts tools of other libraries to tools of rxflow, without importing these libraries."""
+"""Converts tools of other libraries to tools of rxflow, without importing the other libraries."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from rxflow.tools import BaseTool, FunctionTool
 
 
 def as_tool(given: object) -> BaseTool:
-    """Return ``given`` as a tool of rxflow. A tool of rxflow is returned unchanged.
+    """Return ``given`` as a tool of rxflow. If ``given`` is a tool of rxflow already, return it unchanged.
 
-    Adapts tools of LangChain and CrewAI, and any object that has a name, a description and one of ``invoke``, ``_run``,
-    ``run`` and ``func``. The model sees the object's ``args_schema``. If there is none, the model sees the object's
-    ``args`` (as LangChain's tools have them), or else the signature of the function that is called.
+    This adapts tools of LangChain and CrewAI, and any object that has a name, a description and one of the methods
+    ``invoke``, ``_run``, ``run`` and ``func``. The LLM sees the schema in the object's ``args_schema``. If there is no
+    ``args_schema``, the LLM sees the object's ``args``, an attribute of LangChain's tools. If there is no ``args``
+    either, the LLM sees the signature of ``_run``, ``run`` or ``func``.
 
     Raises:
         TypeError: ``given`` is not a tool, has no description, or has an ``args_schema`` of the wrong type.
@@ -40,7 +41,7 @@ Tool = Annotated[BaseTool, BeforeValidator(as_tool)]
 
 
 def _call_of(original: Any) -> Callable[..., Any] | None:
-    """Return a function that calls ``original`` with keyword arguments; None if no method can be called."""
+    """Return a function that calls ``original`` with keyword arguments; None if ``original`` has no method for this."""
     if callable(getattr(original, "invoke", None)):
         return _invoking(original)
     ways = (getattr(original, way, None) for way in ("_run", "run", "func"))
@@ -50,8 +51,8 @@ def _call_of(original: Any) -> Callable[..., Any] | None:
 def _invoking(original: Any) -> Callable[..., Any]:
     """Return a function that calls ``invoke`` or ``ainvoke`` of a LangChain tool.
 
-    The function passes its keyword arguments to the tool as one dict. It calls ``ainvoke`` only if the tool has no sync
-    code.
+    The function passes its keyword arguments to the tool as one dict. It calls ``invoke``, or ``ainvoke`` if the tool
+    has only async code.
     """
     is_async_only = getattr(original, "coroutine", None) is not None and getattr(original, "func", None) is None
 
@@ -62,7 +63,7 @@ def _invoking(original: Any) -> Callable[..., Any]:
             return await in_thread(partial(original.invoke, arguments), name=f"tool {original.name}")
         except NotImplementedError as error:
             if not (_has_async_code(original) and _is_raised_by(original, error)):
-                raise  # a second call would do the tool's work twice
+                raise  # the tool's own code may have run, and a second call would do the work twice
             return await original.ainvoke(arguments)
 
     return invoke
@@ -71,7 +72,7 @@ def _invoking(original: Any) -> Callable[..., Any]:
 def _has_async_code(original: Any) -> bool:
     """Return whether ``original`` has async code of its own.
 
-    LangChain's default methods do not count, because they only call the sync code.
+    LangChain's default async methods do not count, because they only call the sync code.
     """
     if not callable(getattr(original, "ainvoke", None)):
         return False
@@ -80,7 +81,7 @@ def _has_async_code(original: Any) -> bool:
 
 
 def _is_raised_by(original: Any, error: NotImplementedError) -> bool:
-    """Return whether ``invoke`` or ``_run`` itself raised the error, and not the code that they call."""
+    """Return whether the error was raised directly in ``invoke`` or ``_run``, and not in a function that they call."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -94,7 +95,7 @@ def _adapt(original: Any, call: Callable[..., Any]) -> BaseTool:
         raise TypeError(f"the tool {original.name!r} has no description; it tells the model what the tool is for")
     schema = getattr(original, "args_schema", None)
     properties = getattr(original, "args", None)
-    if schema is None and isinstance(properties, Mapping):  # LangChain has read the arguments from the signature
+    if schema is None and isinstance(properties, Mapping):  # LangChain has read ``args`` from the signature
         shown = cast(Mapping[str, Any], properties)
         required = [each for each in shown if "default" not in shown[each]]
         schema = {"type": "object", "properties": {**shown}, "required": required}
@@ -104,7 +105,7 @@ def _adapt(original: Any, call: Callable[..., Any]) -> BaseTool:
         ),
         "max_usage_count": getattr(original, "max_usage_count", None),
     }
-    if schema is not None:  # otherwise the arguments are read from the signature
+    if schema is not None:  # if there is no schema, FunctionTool reads the arguments from the signature
         options["args_schema"] = _model_of(original.name, schema)
     if callable(cached := getattr(original, "cache_function", None)):
         options["cache_function"] = cached
@@ -114,8 +115,11 @@ def _adapt(original: Any, call: Callable[..., Any]) -> BaseTool:
 def _model_of(name: str, schema: object) -> type[BaseModel]:
     """Return a pydantic model of the arguments.
 
-    If ``schema`` is a pydantic model, return ``schema`` itself. Otherwise ``schema`` must be a JSON Schema or a model
-    of pydantic 1. For these, return a new model, which has the same JSON Schema but does not check the values.
+    If ``schema`` is a model of pydantic 2, return ``schema`` itself. If ``schema`` is a JSON Schema or a model of
+    pydantic 1, return a new model. The new model has the same JSON Schema, but does not check the values.
+
+    Raises:
+        TypeError: ``schema`` has another type.
     """
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         return schema
@@ -129,7 +133,10 @@ def _model_of(name: str, schema: object) -> type[BaseModel]:
 
 
 def _passing_on(shown: dict[str, Any]) -> type[BaseModel]:
-    """Create a model that accepts any values, because the tool itself checks them. ``shown`` is its JSON Schema."""
+    """Create a model that accepts any values, because the tool itself checks the values.
+
+    ``shown`` is the JSON Schema of the model.
+    """
 
     class Arguments(BaseModel):
         model_config = ConfigDict(extra="allow")
@@ -138,7 +145,7 @@ def _passing_on(shown: dict[str, Any]) -> type[BaseModel]:
         def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
             return {**shown}
 
-    # Optional arguments are extras instead of fields, so that the tool's own defaults apply.
+    # Only required arguments become fields. Optional arguments are extras, so that the tool's own defaults apply.
     fields: dict[str, Any] = {
         each: (Any, ...)
         for each in shown.get("required", ())

@@ -17,9 +17,9 @@ class Parameters:
     """The parameters of a tool's function.
 
     ``required`` holds the names of the parameters without a default. ``takes_others`` is True if the function has
-    ``**kwargs``. A parameter and its field in the generated schema have different names if pydantic does not allow the
-    parameter's name for a field, for example ``_id`` or ``copy``. ``fields`` maps the names of such fields to the names
-    of their parameters.
+    ``**kwargs``. Pydantic does not allow some names for fields, for example ``_id`` and ``copy``. For a parameter with
+    such a name, the field in the generated schema gets another name. ``fields`` maps the names of these fields to the
+    names of their parameters.
     """
 
     names: tuple[str, ...]
@@ -29,7 +29,7 @@ class Parameters:
 
     @classmethod
     def of(cls, function: Callable[..., Any], tool: str) -> Self:
-        """Read the parameters from the signature. ``tool`` is the name of the tool, for error messages.
+        """Return the parameters in the signature of ``function``. ``tool`` is the tool's name, for error messages.
 
         Raises:
             TypeError: a parameter is positional-only, or ``function`` is a method that is not bound to an object.
@@ -56,7 +56,7 @@ class Parameters:
         )
 
     def make_schema(self, function: Callable[..., Any], name: str) -> type[BaseModel]:
-        """Create a pydantic model of the arguments. ``name`` is the name of the model."""
+        """Return a new pydantic model of the arguments. ``name`` becomes the name of the model."""
         hints = _read_hints(function)
         signature = inspect.signature(function).parameters
         fields: dict[str, Any] = {}
@@ -72,8 +72,8 @@ class Parameters:
     def check_schema(self, schema: type[BaseModel], tool: str) -> None:
         """Raise TypeError if ``schema`` does not match the parameters.
 
-        A required parameter needs a field, unless ``schema`` allows extra fields. A field needs a parameter, unless the
-        function has ``**kwargs``.
+        Each required parameter needs a field, unless ``schema`` allows extra fields. Each field needs a parameter,
+        unless the function has ``**kwargs``.
         """
         fields = set(schema.model_fields)
         if (missing := sorted(self.required - fields)) and schema.model_config.get("extra") != "allow":
@@ -84,8 +84,8 @@ class Parameters:
     def arguments_of(self, model: BaseModel) -> dict[str, Any]:
         """Return the arguments in ``model`` as a dict from parameter names to values.
 
-        Nested models stay models. For an argument that was not given, the function's own default applies. If the
-        function has none, the default of the schema applies.
+        Nested models stay models. If an argument was not given, the dict leaves it out, so that the function's own
+        default applies. If the function has no default, the dict has the default of the schema.
         """
         arguments = {
             self.fields.get(field, field): getattr(model, field)
@@ -97,7 +97,10 @@ class Parameters:
 
 
 def _read_hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the types of the parameters. Leave out the return annotation, which may exist only for type checkers."""
+    """Return the types of the parameters.
+
+    The return annotation is not evaluated, because its names may exist only for type checkers.
+    """
 
     @wraps(function)
     def without_return() -> None: ...
@@ -108,24 +111,25 @@ def _read_hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _is_unbound(function: Callable[..., Any], parameters: list[inspect.Parameter]) -> bool:
-    """Return whether ``function`` was defined in a class, and its first parameter is ``self`` or ``cls``."""
+    """Return whether ``function`` was defined in a class, and has ``self`` or ``cls`` as its first parameter."""
     outer, _, _ = getattr(function, "__qualname__", "").rpartition(".")
     in_class = bool(outer) and not outer.endswith("<locals>")
     return in_class and inspect.isfunction(function) and bool(parameters) and parameters[0].name in ("self", "cls")
 
 
 def _default_of(parameter: inspect.Parameter) -> Any:
-    """Return the default of a parameter; ``Parameter.empty`` if there is none, or if it is a ``Field(…)``.
+    """Return the default of a parameter; ``Parameter.empty`` if there is none, or if the default is a ``Field(…)``.
 
-    A ``Field(…)`` is for the schema. It is not a value with which the function can work.
+    A ``Field(…)`` is for the schema. The function cannot use it as a value.
     """
     return inspect.Parameter.empty if isinstance(parameter.default, FieldInfo) else parameter.default
 
 
 def _field_for(parameter: str, names: tuple[str, ...]) -> str:
-    """Return the name of the field for a parameter: the parameter's own name, if pydantic allows it.
+    """Return the name of the field for a parameter.
 
-    Otherwise return a similar name that pydantic allows, and that no parameter has.
+    This is the parameter's own name, if pydantic allows this name for a field. Otherwise it is a similar name that
+    pydantic allows and that no parameter has.
     """
     field = parameter
     if field.startswith("_") or hasattr(BaseModel, field):

@@ -40,7 +40,7 @@ class ToolUsageLimit(RuntimeError):
 
 
 class _ReadFromRun(BaseModel):
-    """The default of ``args_schema``. It is replaced by a schema of the parameters of ``_run``."""
+    """The default of ``args_schema``. A schema of the parameters of ``_run`` replaces this class."""
 
 
 def _always(arguments: Any = None, result: Any = None) -> bool:
@@ -62,9 +62,9 @@ class BaseTool(BaseModel, ABC):
             :meth:`run` and :meth:`arun` count. :meth:`reset_usage_count` sets the count to 0.
         cache_function: a function of the arguments and the result. It returns whether the result may be reused if the
             same call is made again in the same run. By default, each result may be reused.
-        needs_approval: whether a person is asked before an agent calls the tool. The person may allow the call, refuse
-            it with a reason, or change its arguments. This may also be a function of the arguments, sync or async, that
-            returns whether to ask.
+        needs_approval: whether a person is asked before an agent calls the tool. The person may allow or refuse the
+            call, or change the arguments. If ``needs_approval`` is a function, sync or async, the function gets the
+            arguments, and returns whether to ask.
         is_idempotent: whether a second call does no harm. Only then may a resumed run repeat an interrupted call.
 
     Raises:
@@ -100,7 +100,7 @@ class BaseTool(BaseModel, ABC):
         """Do the work of the tool."""
 
     async def _arun(self, *args: Any, **kwargs: Any) -> Any:
-        """Do the work in async code. If a class does not define this method, ``_run`` is used."""
+        """Do the work of the tool in async code. If a class does not define this method, ``_run`` is used."""
         raise NotImplementedError(f"the tool {self.name!r} has no _arun")
 
     @model_validator(mode="after")
@@ -138,13 +138,13 @@ class BaseTool(BaseModel, ABC):
         return bool(self.args_schema.model_fields) or self.args_schema.model_config.get("extra") == "allow"
 
     def reset_usage_count(self) -> None:
-        """Count calls from 0 again, for example at the start of a run."""
+        """Set the number of counted calls to 0, for example at the start of a run."""
         self.current_usage_count = 0
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """Call the tool in sync code.
 
-        Arguments are validated and converted like those that a model writes. By default, unknown arguments are dropped.
+        The arguments are validated and converted. By default, unknown arguments are dropped.
 
         Raises:
             ValueError: the arguments are not valid.
@@ -208,13 +208,13 @@ class BaseTool(BaseModel, ABC):
         return self
 
     def read_arguments(self, text: str) -> dict[str, Any]:
-        """Return the arguments that a model wrote as JSON. Raises pydantic's ValidationError if they do not fit."""
+        """Return the arguments that a model wrote as JSON. Raises ValidationError if the arguments do not fit."""
         return self._parameters.arguments_of(_read_model(self.args_schema, text))
 
     def claim(self, *, is_async: bool = True) -> _Function:
         """Count one use, and return the function that does the work. Raises ToolUsageLimit if no use is left.
 
-        The function is a coroutine function or a sync function. A sync function should run in a worker thread. It may
+        The function is a coroutine function or a sync function. A sync function should run in a worker thread, and may
         return a coroutine, which the caller must await.
         """
         with _counting:
@@ -263,10 +263,10 @@ class FunctionTool(BaseTool):
     def from_function(
         cls, func: _Function, name: str | None = None, description: str | None = None, **options: Any
     ) -> Self:
-        """Create a tool from ``func``. By default, its name and description are the name and docstring of ``func``.
+        """Create a tool from ``func``. By default, the tool has the name and the docstring of ``func``.
 
         Raises:
-            ValueError: there is no description.
+            ValueError: there is neither a ``description`` nor a docstring.
             TypeError: ``func`` has no ``__name__`` (a ``partial`` has none), or models cannot call ``func``; see
                 :class:`BaseTool`.
         """
@@ -293,9 +293,9 @@ class FunctionTool(BaseTool):
 
 
 def _find_result_schema(function: _Function) -> type[BaseModel] | None:
-    """Return the return annotation if it is a pydantic model; otherwise None.
+    """Return the return annotation of ``function`` if it is a pydantic model; otherwise None.
 
-    Return None also for the output of a crew or a task, because models read its text.
+    Return None also for the output of a crew or a task, because an LLM reads the text of such an output.
     """
     try:
         returned: Any = get_type_hints(function).get("return")
@@ -307,7 +307,7 @@ def _find_result_schema(function: _Function) -> type[BaseModel] | None:
 
 
 def _as_arguments(given: Mapping[str, Any] | str) -> dict[str, Any]:
-    """Return the arguments as a dict. Raises ValueError if they are neither a mapping nor the JSON text of one."""
+    """Return the arguments as a dict. Raises ValueError if ``given`` is neither a mapping nor a JSON object as text."""
     arguments: Any = from_json(given) if isinstance(given, str) else given
     if not isinstance(arguments, Mapping):
         raise ValueError(f"the arguments of a tool are a mapping or the text of a JSON object: {given!r}")
@@ -321,7 +321,7 @@ def _is_async(function: _Function) -> bool:
 def _gathering(function: _Function) -> _Function:
     """Wrap ``function`` so that a generator becomes a list of its items, and an awaitable is awaited.
 
-    If ``function`` is sync but returns an awaitable or an async generator, the wrapper returns a coroutine for it.
+    If a sync ``function`` returns an awaitable or an async generator, the wrapper returns a coroutine for the result.
     """
     if _is_async(function):
 
@@ -353,7 +353,7 @@ async def _finish(result: Any) -> Any:
 
 
 async def call_from_async(call: Callable[[], Any], *, is_async: bool) -> Any:
-    """Await ``call()`` if ``is_async``. Otherwise run it in a worker thread, and abandon the thread if cancelled."""
+    """Await ``call()`` if ``is_async``; otherwise, use a worker thread. A cancellation does not wait for the thread."""
     if is_async:
         return await call()
     result = await off_the_loop(call)
@@ -389,9 +389,8 @@ def tool(
 ) -> FunctionTool | Callable[[_Function], FunctionTool]:
     """Turn a function into a tool, with ``@tool`` or ``@tool("name")``.
 
-    The function's docstring becomes the tool's description, which the model reads.
-
-    For the options see :class:`BaseTool`.
+    The function's docstring becomes the tool's description, which the model reads. :class:`BaseTool` describes the
+    options.
 
     Raises:
         ValueError: the function has no docstring.
@@ -414,12 +413,9 @@ def tool(
 
 
 def read_arguments(schema: type[BaseModel], text: str) -> dict[str, Any]:
-    """Return the arguments that a model wrote as JSON for ``schema``.
-
-    Raises pydantic's ValidationError if they do not fit.
-    """
+    """Return the arguments that a model wrote as JSON. Raises ValidationError if they do not fit ``schema``."""
     model = _read_model(schema, text)
-    # Return only the arguments in the text. The function's own defaults then apply to the others.
+    # Return only the arguments in the text. For the other arguments, the function's own defaults then apply.
     return {name: getattr(model, name) for name in type(model).model_fields if name in model.model_fields_set}
 
 
@@ -428,7 +424,10 @@ def _read_model(schema: type[BaseModel], text: str) -> BaseModel:
 
 
 def function_name(name: str) -> str:
-    """Make ``name`` fit for providers. Replace all but ASCII letters, digits and ``-`` by ``_``. Keep 64 characters."""
+    """Return a name that providers accept: up to 64 ASCII letters, digits, ``-`` and ``_``.
+
+    All other characters of ``name`` become ``_``.
+    """
     return "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in name)[:64]
 
 
@@ -436,8 +435,8 @@ def as_text(result: Any) -> str:
     """Return a tool's result as text for the model.
 
     Text is unchanged. The output of a crew or a task becomes its text. A pydantic object, dict, list or tuple becomes
-    JSON. All other values are converted with ``str``, and so are structures that JSON cannot represent, such as a list
-    that contains itself.
+    JSON. All other values are converted with ``str``. A structure that JSON cannot represent, such as a list that
+    contains itself, is also converted with ``str``.
     """
     if isinstance(result, str):
         return result

@@ -1,8 +1,8 @@
 """Building blocks of the operators.
 
-Operators import them from this package. The modules for logs are an exception: operators and the stores of runs import
-these directly, for example :mod:`~rxflow.operators._core.run_log`. The modules of this package also import each other
-directly.
+Operators import the building blocks from this package. There are two exceptions. Code that works on logs imports the
+modules for logs directly, for example :mod:`~rxflow.operators._core.run_log`. The modules of this package import each
+other directly.
 """
 
 from rxflow.operators._core.calls import CallQueues, CallTracker, OpenCall, OpenSpans, QuestionTracker, read_calls

@@ -45,7 +45,7 @@ class Block:
         return head
 
     def split(self, length: int) -> Iterator[Block]:
-        """Yield blocks of at most ``length`` chunks, which together have the chunks of this block."""
+        """Yield the chunks of this block as blocks of at most ``length`` chunks."""
         if len(self.texts) <= length:
             yield self
             return
@@ -61,7 +61,7 @@ class Block:
 class Batch(Sequence[Event]):
     """A sequence of consecutive events. Each of its ``parts`` is an event or a block.
 
-    Each reading creates the chunks of the blocks anew.
+    Each iteration, and each access by index, creates new chunk objects from the blocks.
     """
 
     def __init__(self, parts: Sequence[Event | Block], length: int) -> None:
@@ -99,20 +99,20 @@ class Batch(Sequence[Event]):
 class Backlog:
     """Events that wait to be written. One thread may add events while another thread takes events, without a lock.
 
-    A chunk with the same origin as the chunk before it is added to the last block. So the taking thread never removes
-    the last block. The adding thread adds the text of a chunk first, and then the time. The taking thread takes only
-    chunks that have a time, so it never takes half a chunk.
+    If a chunk has the same origin as the previous chunk, it is added to the last block. So the taking thread never
+    removes the last block. The adding thread adds the text of a chunk first, and then the time. The taking thread takes
+    only chunks that have a time, so it never takes half a chunk.
 
     Attributes:
         next: the number of the event that will be added next.
         taken: the number of the event that will be taken next.
-        origin: what :func:`find_origin` returns for the chunks that may be added to the last block. It is None if no
-            chunk may be added.
+        origin: what :func:`find_origin` returns for the chunks that may be added to the last block; None if no chunk
+            may be added to it.
         add_text, add_time: add the text and the time of a chunk to the last block. Call ``add_text`` first.
         add_alone: adds an event as it is, outside of the blocks.
 
-    After ``add_time``, ``add_alone`` or :meth:`add`, the caller must increment ``next``. A method for this would double
-    the time that it takes to add an event.
+    After ``add_time``, ``add_alone`` or :meth:`add`, the caller must increment ``next``. If the caller had to call one
+    more method for this, adding an event would take twice as long.
     """
 
     __slots__ = ("_parts", "add_alone", "add_text", "add_time", "next", "origin", "taken")
@@ -130,7 +130,7 @@ class Backlog:
         return max(0, self.next - self.taken)  # an event may be taken before the other thread increments `next`
 
     def add(self, event: Event) -> None:
-        """Add an event as number ``next``. An event with an origin (see :func:`find_origin`) begins a new block."""
+        """Add an event with the number ``next``. If :func:`find_origin` finds an origin, begin a new block."""
         self.origin = origin = find_origin(event)
         if origin is None:
             self.add_alone(event if event.seq == self.next else renumber(event, self.next))
@@ -141,7 +141,7 @@ class Backlog:
             self._parts.append(block)
 
     def take(self, limit: int) -> Sequence[Event]:
-        """Remove and return up to ``limit`` events from the front, as a :class:`Batch` if they include blocks."""
+        """Remove and return the oldest events, at most ``limit``. If there is a block, return a :class:`Batch`."""
         parts = self._parts[:limit]
         if Block not in map(type, parts):
             del self._parts[: len(parts)]
@@ -186,7 +186,7 @@ def renumber(event: Event, seq: int) -> Event:
 MAX_ROW_EVENTS = 256
 """The greatest number of events in one row. It is small, because even for one event a reader parses the whole row."""
 MAX_ROW_BYTES = 64 * 1024
-"""The greatest size of a row with several lines. A line that is longer has a row of its own."""
+"""The greatest size of a row with several events or blocks. A larger event or block has a row of its own."""
 MAX_BLOCK_TEXT_CHARACTERS = 4096
 """The longest text of a chunk in a written block, in characters.
 
@@ -198,10 +198,10 @@ _columns_of = itemgetter("content", "at", "seq")
 
 
 def pack(events: Sequence[Event]) -> Iterator[tuple[int, bytes]]:
-    """Yield the rows of a batch, each with the ``seq`` of its last event.
+    """Encode ``events`` as rows, and yield each row with the ``seq`` of its last event: ``(seq, row)``.
 
     Raises:
-        TypeError: an element of the batch is not an event. The rows before it have already been yielded.
+        TypeError: an element of ``events`` is not an event. Earlier rows have already been yielded.
     """
     row: list[bytes] = []
     size = count = 0
@@ -227,7 +227,7 @@ def unpack(row: bytes, after: int) -> Sequence[Event]:
     """Return those events of a row that have a ``seq`` above ``after``.
 
     Raises:
-        CodecError: the row was not written by :func:`pack`.
+        CodecError: an event in the row cannot be decoded.
     """
     events: list[Event] = []
     columns = b""
@@ -243,7 +243,7 @@ def unpack(row: bytes, after: int) -> Sequence[Event]:
 
 
 def _find_blocks(parts: Sequence[Event | Block]) -> Iterator[Event | Block]:
-    """Yield the events in order. Consecutive chunks are joined into blocks if a block can be written as one line."""
+    """Yield the events in order: as blocks if :func:`_fits` accepts the blocks, otherwise one by one."""
     for _, alike in groupby(parts, _find_labels):
         first, *others = alike
         if isinstance(first, Block):
@@ -270,7 +270,7 @@ def _read_block(columns: bytes, first: StreamChunk, after: int) -> Sequence[Stre
 
 
 def _find_labels(part: Event | Block) -> tuple[Any, ...] | int:
-    """Return a key that is equal for chunks with the same labels. For any other part, return a unique key."""
+    """Return a key for grouping. Chunks with equal keys have the same labels. Any other part has a unique key."""
     try:
         return find_labels(part) if type(part) is StreamChunk else id(part)
     except KeyError:  # the chunk was created without validation, and lacks fields
@@ -286,10 +286,10 @@ def _join(chunks: Sequence[StreamChunk]) -> Block | None:
 
 
 def _fits(block: Block) -> bool:
-    """Return whether a block can be written as one line, and whether that saves space.
+    """Return whether a block is to be written as columns, and not as single events.
 
-    A single chunk takes less space as an event, and a long text would make the line too long. A chunk that was created
-    without validation may have a text that is not a str, or a time that is not a finite float. Blocks cannot hold them.
+    A single chunk takes less space as an event. A long text would make the row too large. Columns cannot hold a text
+    that is not a str, or a time that is not a finite float. A chunk may have such values if it was not validated.
     """
     return (
         len(block.texts) > 1
@@ -304,5 +304,5 @@ def _encode_columns(block: Block) -> bytes:
     columns = {"block": (block.texts, block.times)}
     try:
         return to_json(columns)  # takes a sixth of the time of json.dumps()
-    except PydanticSerializationError:  # a text has half a surrogate pair, which json.loads() accepts
+    except PydanticSerializationError:  # a text has half a surrogate pair, which only json.dumps() can write
         return json.dumps(columns, separators=(",", ":")).encode()

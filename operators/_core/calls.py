@@ -39,8 +39,8 @@ U_co = TypeVar("U_co", covariant=True)
 class OpenCall:
     """An LLM call that has not ended. Operators define subclasses for their data about the call.
 
-    ``item`` is one of the call's items. ``key`` identifies this object in a :class:`CallTracker`. By default, it is the
-    id of the call's span. An operator that needs several objects for one call gives each its own key.
+    ``item`` is one of the call's items. ``key`` identifies this object in a :class:`CallTracker`. The default key is
+    the id of the call's span. If an operator needs several objects for one call, each object must have another key.
     """
 
     __slots__ = ("item", "key", "span_id", "speaker")
@@ -63,8 +63,8 @@ class CallTracker(Generic[C]):
     - The ``Finished``, ``Failed`` or ``Cancelled`` event of the call arrives.
     - The method around the call ends, because the method may have cancelled the call.
     - The output of the call is retracted.
-    - The same agent begins its next call in the same task. This case needs two calls that no ``LLMStarted`` has
-      announced: the events of an announced call report its end.
+    - The same agent begins its next call in the same task, and neither call was announced by an ``LLMStarted`` event.
+      An announced call does not need this case, because an event reports its end.
     """
 
     def __init__(self) -> None:
@@ -85,11 +85,11 @@ class CallTracker(Generic[C]):
         return call
 
     def announce(self, event: LLMStarted) -> None:
-        """Record the call that ``event`` begins. Its agent's next call does not end it, because an event will do so."""
+        """Record that ``event`` announced a call. The agent's next call then does not end this call."""
         self._announced.add(event.origin.span_id)
 
     def remove(self, call: C) -> bool:
-        """Remove ``call`` from the open calls. Return False if it was already removed."""
+        """Remove ``call`` from the open calls. Return False if ``call`` is not open."""
         if self._calls.get(call.key) is not call:
             return False
         del self._calls[call.key]
@@ -109,12 +109,12 @@ class CallTracker(Generic[C]):
         return self.find_in_span(event) if isinstance(event, Finished | Failed | Cancelled) else []
 
     def find_in_span(self, item: object) -> list[C]:
-        """Return the calls of the same span as ``item``."""
+        """Return the open calls that have the same span as ``item``."""
         span_id = get_span_id(item)
         return [call for call in self if call.span_id == span_id]
 
     def find_superseded(self, new: C) -> list[C]:
-        """Return the calls that end because ``new`` begins. Calls with the same span as ``new`` are among them."""
+        """Return the calls that end because ``new`` begins. Calls with the same span as ``new`` also end."""
         speaker = None if new.span_id in self._announced else new.speaker
         ended = {call.span_id for call in self if call.speaker == speaker and call.span_id not in self._announced} | {
             new.span_id
@@ -123,7 +123,7 @@ class CallTracker(Generic[C]):
 
 
 class QuestionTracker:
-    """The open questions to people in one subscription. Time-outs need them, because people may take their time."""
+    """The open questions to people in one subscription. Time-outs do not count the time that a person needs."""
 
     def __init__(self) -> None:
         self._open: CallTracker[OpenCall] = CallTracker()
@@ -132,7 +132,7 @@ class QuestionTracker:
         return len(self._open)
 
     def note(self, event: object) -> None:
-        """Update the open questions. The event may ask a question, answer a question, or end the span that asked."""
+        """Update the open questions. ``event`` may ask or answer a question, or end the span of an open question."""
         if isinstance(event, InputRequested):
             self._open.add(OpenCall(event, event.request_id))
         elif isinstance(event, InputReceived):
@@ -145,7 +145,7 @@ class QuestionTracker:
 
 
 def is_retracted(item: object, retracted: Retracted) -> bool:
-    """Return whether ``retracted`` makes ``item`` void. An item that is neither chunk nor reasoning is always void."""
+    """Return whether ``retracted`` makes ``item`` void. True if ``item`` is neither a chunk nor reasoning."""
     return not isinstance(item, StreamChunk | ReasoningChunk) or retracted.covers(item)
 
 
@@ -157,7 +157,11 @@ class Reader(Protocol[U_co]):
         ...
 
     def finish(self) -> Sequence[U_co]:
-        """Return the last values of an ended call. Raises ValidationError if the answer does not fit the model."""
+        """Return the last values of an ended call.
+
+        Raises:
+            ValidationError: the answer does not fit the pydantic model.
+        """
         ...
 
 
@@ -165,9 +169,11 @@ def read_calls(make: Callable[[], Reader[U]]) -> Callable[[Observable[Any]], Obs
     """Create an operator that reads each call with a reader of its own, and emits the readers' values.
 
     :class:`CallTracker` defines what ends a call. If a call fails, is cancelled or is retracted, its reader is dropped,
-    and emits nothing more. If ``finish()`` raises a ValidationError, the stream ends with that error only when the
-    source completes: the same agent may be asked again and answer better. Any other exception of a reader ends the
-    stream at once, and disposes the source. ::
+    and emits nothing more.
+
+    If ``finish()`` raises a ValidationError, the error is kept until the source completes, because the same agent may
+    be asked again and answer better. If no later answer of the agent fits, the stream then ends with the error. Any
+    other exception of a reader ends the stream at once, and disposes the source. ::
 
         source         --a--b--a--{a finished}--b|
         read_calls     -----------A--------------B|
@@ -292,7 +298,7 @@ class CallQueues:
     """Waiting items, in the order in which they may be emitted.
 
     The output of a call and the events about the call keep their order. An event outside of the calls, such as the end
-    of a task, waits for all items before the event. All later items wait for that event. ::
+    of a task, waits for all earlier items. All later items wait for that event. ::
 
         added       a1  b1  a2  E  a3        (two calls, and an event outside of both)
         sections    [a: a1 a2, b: b1] E  [a: a3]

@@ -5,9 +5,10 @@
     {"at":0.412,"v":1,"kind":"StreamChunk","data":{"content":"Hello",…}}
     {"at":0.907,"kind":"completed"}
 
-``at`` counts seconds from the subscription. The rest of a line is an event, as :mod:`rxflow.types.codec` writes it. An
-item that is not an event has the ``kind`` ``str`` or ``other``. The last line describes the end of the stream: its
-``kind`` is ``completed``, ``failed`` or ``disposed``. For ``failed``, it also has the error.
+The first line names the format. Each other line has one item, or the end of the stream. ``at`` is the time in seconds
+since the subscription. An event is written as :mod:`rxflow.types.codec` describes. An item that is not an event has the
+``kind`` ``str`` or ``other``. In the last line, ``kind`` is ``completed``, ``failed`` or ``disposed``. If the stream
+failed, the last line also has the error.
 """
 
 from __future__ import annotations
@@ -39,16 +40,18 @@ _END_KINDS = ("completed", "failed", "disposed")
 
 
 class CassetteError(ValueError):
-    """A file is not a cassette of this version, is broken, or is cut short. The message names the line."""
+    """A file is not a cassette of this version, or is broken or incomplete. The message names the line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cassette:
     """A recorded stream.
 
-    ``items`` holds each item with its time, and ``ended_at`` is the time of the end. Times are in seconds from the
-    subscription. ``error`` is None if the stream completed, and the stream's error if it failed. It is a CassetteError
-    if the stream was disposed, or if the recording was cut short.
+    ``items`` holds each item with its time: ``(time, item)``. ``ended_at`` is the time of the end, or of the last item
+    if the recording was cut short. Times are in seconds since the subscription.
+
+    If the stream completed, ``error`` is None. If the stream failed, ``error`` is the stream's error. If the stream was
+    disposed, or the recording was cut short, ``error`` is a CassetteError.
     """
 
     items: list[tuple[float, Any]]
@@ -57,7 +60,7 @@ class Cassette:
 
 
 def encode_item(at: float, item: object) -> bytes:
-    """Encode one item as a line, as :mod:`rxflow.types.codec` describes. Texts that look like secrets are masked."""
+    """Encode an item and its time as a line. Mask secrets, but do not search the text of a short chunk for them."""
     if isinstance(item, StreamChunk | Happened):
         line = b'{"at":%a,' % round(at, 6) + encode(item)[1:]
     else:
@@ -66,7 +69,7 @@ def encode_item(at: float, item: object) -> bytes:
         labels = item if isinstance(item, StreamChunk) else item.origin
         if not _contain_secrets(labels.task_name, labels.agent_role):
             return line
-    return _mask_secrets(line)  # skipped above if possible, because it takes longer than the encoding
+    return _mask_secrets(line)  # most chunks return above, because this search takes longer than the encoding
 
 
 def encode_end(at: float, kind: str, error: BaseException | None = None) -> bytes:
@@ -133,7 +136,7 @@ def _read_end(entry: Mapping[str, Any], position: str) -> Exception | None:
 
 
 def _read_item(entry: Mapping[str, Any]) -> Any:
-    """Restore the item of a line, with its own class if possible; otherwise return a stand-in."""
+    """Return the item of a line. If the item cannot be restored, return a stand-in."""
     if entry["kind"] in ("str", "other"):
         return from_json_value(entry["data"])
     return decode_entry({"v": VERSION, **entry})
@@ -155,16 +158,16 @@ _SECRET_SHAPES = [
     rb"eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+",  # JSON Web Tokens
 ]
 # The lookahead for the first letter halves the time of the search. A key begins at the start of a word, or directly
-# after a JSON escape such as \n or \u00e9. For a pattern, an escape and the key after it are one word, so escapes have
-# cases of their own.
+# after a JSON escape such as \n or \u00e9. An escape ends with a letter or a digit, so (?<!\w) does not match after
+# an escape. Therefore escapes have cases of their own.
 _SECRET = re.compile(
     rb"(?=[sprghxAe])(?:(?<!\w)|(?<=\\[bfnrt])|(?<=\\u[0-9A-Fa-f]{4}))(?:%s)" % b"|".join(_SECRET_SHAPES)
 )
 _BEARER_TOKEN = re.compile(rb"(?i)(bearer )(?:[\w.~+/=-]|\\+/){8,}")
 _SECRET_NAMES = rb"[\w-]*api[_-]?key|[\w-]*authorization|[\w-]*password|[\w-]*secret|[\w-]*access[_-]?token"
-# Matches a name and its value, also in JSON inside a JSON string, at any depth. At depth d, n = 2**d - 1 backslashes
-# precede each quote around a name or value. 2n + 1 backslashes precede a quote inside a value, and escaped backslashes
-# may precede these.
+# Matches a name and its value, also in JSON inside a JSON string, at any depth d. Let n be 2**d - 1. There are n
+# backslashes before each quote around a name or a value, and 2n + 1 backslashes before a quote inside a value. Before
+# these 2n + 1 backslashes, there may be escaped backslashes, each written as 2n + 2 backslashes.
 _NAMED_SECRET = re.compile(
     rb'(?i)("(?:%s)(?P<depth>\\*)"\s*:\s*(?P=depth)")'
     rb'(?:[^"\\]|\\++[^"]|(?:(?P=depth){2}\\\\)*+(?P=depth){2}\\")++' % _SECRET_NAMES
@@ -172,13 +175,13 @@ _NAMED_SECRET = re.compile(
 _MASK = b"***"
 
 _MIN_SECRET_CHARACTERS = 16
-"""If the text of a chunk is shorter than this, only the labels of the chunk are searched for secrets."""
+"""If the text of a chunk is shorter than this, only the names of its task and agent are searched for secrets."""
 
 
 def _mask_secrets(text: bytes) -> bytes:
     """Replace secrets in JSON text by ``***``. The result is still JSON.
 
-    A secret is a text that looks like an API key, or a value with a name such as ``api_key`` or ``password``.
+    A secret is a text that looks like an API key or a token, or the value of a key such as ``api_key`` or ``password``.
     """
     text = _SECRET.sub(_MASK, text)
     text = _BEARER_TOKEN.sub(rb"\g<1>" + _MASK, text)
@@ -187,6 +190,6 @@ def _mask_secrets(text: bytes) -> bytes:
 
 @lru_cache(maxsize=64)
 def _contain_secrets(*labels: str) -> bool:
-    """Return whether labels contain secrets. The result is cached, because a task's chunks have the same labels."""
+    """Return whether labels contain secrets. Cached, because all chunks of a task have the same labels."""
     text = _dump({"labels": labels})
     return _mask_secrets(text) != text

@@ -100,7 +100,7 @@ def compile_error_filter(given: ErrorFilter, parameter: str) -> Callable[[BaseEx
     An error that is not an Exception, such as a cancellation, is never selected.
 
     Raises:
-        TypeError: ``given`` is not an exception class, a tuple of exception classes, or a function.
+        TypeError: ``given`` is neither a subclass of Exception, nor a tuple of such classes, nor a function.
     """
     if isinstance(given, type | tuple):
         kinds = cast("tuple[type[Exception], ...]", given if isinstance(given, tuple) else (given,))

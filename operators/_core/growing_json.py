@@ -22,7 +22,7 @@ def parse(text: str, *, partial: bool = False) -> Any:
 
 
 def read_object(text: str) -> dict[str, Any]:
-    """Parse a JSON object. An empty text counts as an empty object. Raises ValueError for any other text."""
+    """Parse a JSON object. A blank text counts as an empty object. Raises ValueError if the text is not an object."""
     data = parse(text.strip() or "{}")
     if not isinstance(data, dict):
         raise ValueError(f"not a JSON object: {text!r}")
@@ -33,9 +33,9 @@ class GrowingJson(Generic[V]):
     """Reads JSON that arrives in pieces, perhaps with other text around the JSON.
 
     ``read`` creates a value from JSON text, or raises ValueError if the text does not fit yet. Each reading parses the
-    unfinished JSON from its beginning. To save time, a long text is not read after each piece. All readings together
-    take about a hundred times as long as one reading of the final text. If a second object follows the first one, later
-    values come from the second object.
+    unfinished JSON from its beginning. To save time, a long text is not read again after each piece. So all readings
+    together take at most about 130 times as long as one reading of the final text. If a second object follows the first
+    one, later values come from the second object.
     """
 
     def __init__(self, read: Callable[[str], V]) -> None:
@@ -69,7 +69,7 @@ class GrowingJson(Generic[V]):
         return values
 
     def _read_spans(self, text: str) -> Iterator[Any]:
-        """Parse and yield each object or list that is new or longer than at the last reading."""
+        """Parse and yield each object or list that was not complete at the last reading."""
         for span in find_json(text, self._start):
             self._start = span.start if span.end is None else span.end
             try:
@@ -92,13 +92,13 @@ class GrowingJson(Generic[V]):
             except ValueError:  # the value does not fit, perhaps because its last part is incomplete
                 continue
             if self._last is not None and not has_fields(value):
-                break  # an object without the model's fields follows the answer, for example in a remark
+                break  # an object without fields of the pydantic model follows the answer, for example in a remark
             self._accepted = written
             return self.if_new(value)
         return ()
 
     def if_new(self, value: V) -> Sequence[V]:
-        """Return a tuple with ``value`` if it differs from the value before; otherwise an empty tuple."""
+        """Return a tuple with ``value`` if it differs from the previous value; otherwise an empty tuple."""
         if value == self._last:
             return ()
         self._last = value
@@ -116,7 +116,11 @@ def _so_far(text: str) -> Any:
 
 
 def _containers(data: Any) -> Iterator[dict[str, Any] | list[Any]]:
-    """Yield the objects and lists to which the model is still adding, from the outermost to the innermost."""
+    """Yield the objects and lists at the growing end of ``data``, from the outermost to the innermost.
+
+    These are ``data``, its last value, the last value of that value, and so on. The series ends before a value that is
+    empty, or that is neither an object nor a list.
+    """
     while isinstance(data, dict | list) and data:
         container = cast(dict[str, Any] | list[Any], data)
         yield container
@@ -124,7 +128,7 @@ def _containers(data: Any) -> Iterator[dict[str, Any] | list[Any]]:
 
 
 def _edge_of(data: Any) -> Any:
-    """Return the value that the model is writing now."""
+    """Return the innermost last value in ``data``, which the model is writing now."""
     for container in _containers(data):
         data = container[next(reversed(container))] if isinstance(container, dict) else container[-1]
     return data
@@ -133,8 +137,8 @@ def _edge_of(data: Any) -> Any:
 def _less_and_less(data: Any) -> Iterator[Any]:
     """Yield ``data``, and then shorter and shorter forms of it.
 
-    Each step removes the last element of one growing container, from the innermost to the outermost. All forms are the
-    same object, which is shortened in place.
+    Each step removes the last element of one container. The first step shortens the innermost growing container, and
+    the last step shortens the outermost one. All forms are the same object, which is shortened in place.
     """
     yield data
     for container in reversed(list(_containers(data))):

@@ -1,4 +1,4 @@
-"""Helpers for operators: they read items, connect to runs or other Observables, and join further streams."""
+"""Functions with which operators read items, work on runs and on other Observables, and join further streams."""
 
 from __future__ import annotations
 
@@ -43,14 +43,17 @@ def get_text(item: object) -> str | None:
 
 
 def replace_text(item: Any, text: str) -> Any:
-    """Return an item that equals ``item``, but has another text."""
+    """Return a copy of ``item`` with another text."""
     if isinstance(item, StreamChunk):
         return item.with_content(text)
     return text if isinstance(item, str) else replace(item, content=text)
 
 
 def get_span_id(item: object) -> str:
-    """Return the id of the item's span or call, which distinguishes concurrent calls. Without one, return ""."""
+    """Return the id of the item's span; for a chunk without a span, the id of its call. Return "" if there is neither.
+
+    The id distinguishes concurrent calls.
+    """
     if isinstance(item, StreamChunk):
         return item.span_id or item.llm_call_id
     return item.origin.span_id if isinstance(item, Happened) else ""
@@ -59,7 +62,7 @@ def get_span_id(item: object) -> str:
 def get_speaker(item: object) -> tuple[Hashable, ...] | None:
     """Return a key for the work of one agent on one task. Return None if the item is not a chunk of a task.
 
-    The agent makes one call after the other: a new call with the same key shows that the previous call has ended.
+    An agent makes its calls one after the other. So a new call with the same key shows that the previous one has ended.
     """
     if isinstance(item, StreamChunk) and item.task_id:
         return item.task_id, item.agent_id, item.namespace
@@ -86,8 +89,8 @@ def get_namespace(item: object) -> tuple[str, ...]:
 def describe(item: object) -> str:
     """Describe an item for an error message.
 
-    The description begins with the class of an event, or with the text of any other item, such as a chunk. The item's
-    innermost labels follow, at most two. ::
+    For an event, the description begins with the name of its class. For a chunk or any other item, it begins with the
+    item's text, shortened. At most two labels follow, the innermost ones. ::
 
         LLMStarted of agent 'Writer', task 'Draft'
     """
@@ -132,8 +135,8 @@ Selection: TypeAlias = Callable[[Observable[Any]], Observable[T]]
 def through(operator: Callable[[Observable[Any]], Observable[Any]]) -> Callable[[Observable[T]], Observable[T]]:
     """Create an operator that applies ``operator`` to all events of a run, before the selection.
 
-    ``operator`` must pass on the events that it does not handle. Outside of runs, ``operator`` is applied to the source
-    itself.
+    ``operator`` must pass on the events that it does not handle. If the source is not an EventStream, ``operator`` is
+    applied to the source itself.
     """
 
     def apply(source: Observable[T]) -> Observable[T]:
@@ -145,8 +148,8 @@ def through(operator: Callable[[Observable[Any]], Observable[Any]]) -> Callable[
 def reselect(change: Callable[[Selection[Any]], Selection[U]]) -> Callable[[Observable[Any]], Observable[U]]:
     """Create an operator that replaces the selection of a stream.
 
-    ``change`` gets the present selection, and returns the new one. A selection receives all events of the run, so the
-    operator can use the selected items as well as the other events.
+    ``change`` gets the present selection, and returns the new one. The new selection receives all events of the run. So
+    it can apply the present selection, and can also use the other events.
     """
 
     def apply(source: Observable[Any]) -> Observable[U]:
@@ -163,7 +166,7 @@ def select(selection: Selection[U]) -> Callable[[Observable[Any]], Observable[U]
 def also(kind: type[U]) -> Callable[[Observable[T]], Observable[T | U]]:
     """Create an operator that adds the events of the class ``kind`` to the selection of a run.
 
-    Apply it after an operator that emits new events of this class. Otherwise the selection would drop these events.
+    Apply this operator after an operator that emits new events of the class. Otherwise the selection would drop them.
     """
     widened: Callable[[Observable[T]], Observable[T | U]] = reselect(lambda shown: _widen(shown, kind))
     return lambda source: widened(source) if isinstance(source, EventStream) else source
@@ -206,9 +209,10 @@ Join: TypeAlias = Callable[[Observable[Any], Border | None], Observable[Any]]
 class Attempts:
     """Sets the ``attempt`` of items if an operator tries a stream several times.
 
-    The items of the first try keep their numbers. These may be above 0, because a task counts its own attempts. The
-    numbers of each later try begin above the highest number so far, so no two tries share a number. ``requests`` counts
-    the requests to models. One call may need several requests, because the LLM repeats a request that fails.
+    The items of the first try keep their ``attempt``. This number may be above 0, because a task counts its own
+    attempts. The numbers of each later try begin above the highest number of all output so far. So the outputs of two
+    tries never have the same number. ``requests`` counts the requests to models. One call may need several requests,
+    because the LLM repeats a request that fails.
     """
 
     def __init__(self) -> None:
@@ -222,7 +226,7 @@ class Attempts:
 
     @property
     def has_output(self) -> bool:
-        """Whether the present try has emitted output of a model."""
+        """Whether the present try has emitted output: a chunk, reasoning, or an item that is not an event."""
         return self._highest >= self._base
 
     def number(self, item: Any) -> Any:
@@ -287,8 +291,8 @@ class Attempts:
 def create_join(source: Observable[Any]) -> Join:
     """Return a function that prepares another stream to continue or replace ``source``.
 
-    If ``source`` is an EventStream, the function is :func:`convert_to_events`. Otherwise it returns the other stream
-    unchanged.
+    If ``source`` is an EventStream, the function is :func:`convert_to_events`. Otherwise the function returns the other
+    stream unchanged.
     """
     return convert_to_events if isinstance(source, EventStream) else _leave_as_it_is
 
@@ -300,8 +304,8 @@ def _leave_as_it_is(other: Observable[Any], border: Border | None) -> Observable
 def convert_to_events(other: Observable[Any], border: Border | None) -> Observable[Any]:
     """Return an Observable of the events of ``other``.
 
-    If ``other`` is a run, these are all its events, whatever was selected from them. So later operators see when the
-    calls of ``other`` end. The run becomes a part of the run that ``border`` belongs to.
+    If ``other`` is a run, the result has all its events, whatever was selected from them. So later operators see when
+    the calls of ``other`` end. If ``border`` is given, ``other`` becomes a part of the run with this border.
 
     Strings become chunks. An item that is neither an event nor a string ends the stream with a TypeError, because a
     selection of chunks would drop that item silently.
@@ -315,8 +319,8 @@ def convert_to_events(other: Observable[Any], border: Border | None) -> Observab
         running = SingleAssignmentDisposable()
 
         def on_next(item: object) -> None:
-            # An exception of a later operator must not reach the border of the other run. The other run would treat it
-            # as an error of a user's observer, and would end. This run would then wait forever.
+            # An exception of a later operator must not reach the border of the other run. The other run would treat the
+            # exception as an error of a user's observer, and would end. This run would then wait forever.
             try:
                 observer.on_next(admit(_convert_to_event(item)))
             except Exception as error:  # noqa: BLE001 - the error is the stream's terminal

@@ -64,7 +64,7 @@ class Label:
     Attributes:
         what: the noun for the label in error messages.
         name, id: the fields of chunks and origins that hold the name and the id. ``id`` is None for methods.
-        field: the attribute that shows whether an object is a Task or an Agent; both have an id. None for methods.
+        field: an attribute that distinguishes a Task from an Agent, because both have an ``id``. None for methods.
         begins: the class of the event that begins a labelled span.
         ends: the classes of the events that end a labelled span.
     """
@@ -77,7 +77,7 @@ class Label:
     ends: tuple[type[Finished], type[Failed], type[Cancelled]]
 
     def create_reader(self) -> Callable[[object], str]:
-        """Return a function that reads the name of an item's task, agent or method. It returns "" if there is none."""
+        """Return a function that reads the name of an item's task, agent or method. Without a name, it returns ""."""
         return _create_reader(self.name)
 
     def create_filter(self, given: tuple[str | Identified, ...], operator: str) -> Callable[[object], bool]:
@@ -172,9 +172,10 @@ def divide(division: Selection[Lane[Any]]) -> Callable[[Observable[T]], Observab
 def divide_by(label: Label) -> Callable[[Observable[T]], Observable[Lane[T]]]:
     """Create an operator that emits a lane for the items with the same name. Items without a name are dropped.
 
-    The name is the one that ``label`` reads. A lane is emitted just before its first item. It completes after the event
-    that ends the labelled span. If no such event comes, the lane completes or fails together with the source. The
-    next item with the same name begins another lane. ::
+    The name is that of the item's task, agent or method, depending on ``label``. A lane is emitted just before its
+    first item. It completes after the event that ends the labelled span. If no such event comes, the lane completes or
+    fails together with the source. After a lane has completed, the next item with the same name begins another
+    lane. ::
 
         source     --a1--b1--a2--{a ends}--a3--|
         a          --a1------a2--|
@@ -232,7 +233,8 @@ class _Lanes:
     def _note_event(self, key: str, items: _Items, item: object) -> None:
         """Handle an event that may begin or end a labelled span.
 
-        Tasks with the same name that run at the same time share a lane. The lane ends when the last of them ends.
+        Spans with the same name that are open at the same time share a lane. The lane ends when the last of these spans
+        ends.
         """
         if not isinstance(item, Happened):
             return
@@ -258,12 +260,12 @@ class _Lanes:
         self._end(_complete)
 
     def _end(self, tell: Callable[[ObserverBase[Any]], None]) -> None:
-        """End the open lanes, and then the result. If a reader raises, the others end nevertheless."""
+        """End the open lanes, and then the result. If a reader raises an error, the other lanes end nevertheless."""
         if self._is_over:
             return
         self._is_over = True
         lanes, self._open = self._open, {}
-        with ExitStack() as ends:  # calls all callbacks, even if one raises; the last one added is called first
+        with ExitStack() as ends:  # calls all callbacks in reverse order, even if one raises
             ends.callback(tell, self._observer)
             for items in reversed(lanes.values()):
                 ends.callback(items.end, tell)
@@ -311,7 +313,7 @@ class _Items:
             return Disposable()
         self._is_taken = True
         subscription = CompositeDisposable(Disposable(self._leave), self._in_use.disposable)
-        while self._kept:  # items that arrive during this loop are appended
+        while self._kept:  # items that arrive during this loop are added at the end
             reader.on_next(self._kept.popleft())
         self._kept = None
         if self._end is not None:

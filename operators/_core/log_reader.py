@@ -21,7 +21,7 @@ class PageReader(AsyncIterator[Sequence[Event]]):
 
     Raises:
         LookupError, ValueError: while iterating, as described for :meth:`Log.read`.
-        StoreError: while iterating: the log cannot be read. Or the log has lost events that were already read, for
+        StoreError: while iterating: the log cannot be read, or has lost events that this reader has already read, for
             example after a failover.
         RunLost: after the stored events: the run was lost.
         RunCancelled: after the stored events: the run was cancelled.
@@ -58,9 +58,9 @@ class PageReader(AsyncIterator[Sequence[Event]]):
         if self._is_closed:
             return
         self._waiting = self._log.wait(self._run_id, self._after)
-        with suppress(
-            CancelledError
-        ):  # This class means that close() cancelled the future. If this task is cancelled, asyncio raises another.
+        # This CancelledError is that of concurrent.futures, and means that close() has cancelled the future. If the
+        # task is cancelled, asyncio raises a CancelledError of its own, which must not be suppressed.
+        with suppress(CancelledError):
             await on_this_loop(self._waiting)
 
     async def _read(self) -> Page:
@@ -81,7 +81,7 @@ async def read_log(log: Log, run_id: str, after: int, emit: Callable[[Event], No
 
 
 def raise_end(run_id: str, page: Page) -> None:
-    """Raise the error that ended a run. Return if the run completed or is paused."""
+    """Raise the error that ended a run. If the run completed or is paused, do nothing."""
     if page.status == "failed":
         raise page.error or StoreError(f"run {run_id!r} failed, and its log does not say why")
     if page.status == "cancelled":
@@ -91,11 +91,11 @@ def raise_end(run_id: str, page: Page) -> None:
 
 
 READER_S = 10.0
-"""Seconds after which a reader counts as gone if it has sent no note, because its process may have died."""
+"""If a reader has sent no note for this many seconds, it counts as gone, because its process may have died."""
 
 
 class RunReader(PageReader):
-    """Reads a run at its own pace; see :meth:`Run.read`. Iterate over it once, on one event loop. Then close it."""
+    """A reader of a run; see :meth:`Run.read`. Iterate over the reader once, on one event loop. Then close it."""
 
     def __init__(self, store: Store, run_id: str, after: int) -> None:
         super().__init__(store, run_id, after)

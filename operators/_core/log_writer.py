@@ -28,8 +28,8 @@ MAX_BATCH_EVENTS = 1024
 BURST_EVENTS = 64
 """After a batch of at least this many events, the next write waits ``BURST_PAUSE_S``.
 
-If ``MAX_BATCH_EVENTS`` events arrive during this pause, they are written at once. The pause makes batches larger. Each
-batch has a fixed cost, which at full speed is half of the cost of the log.
+If ``MAX_BATCH_EVENTS`` events arrive during this pause, they are written at once. The pause makes batches larger. This
+saves time, because each batch has a fixed cost. At full speed, the fixed cost is half of the cost of the log.
 """
 BURST_PAUSE_S = 0.01
 
@@ -37,16 +37,16 @@ BURST_PAUSE_S = 0.01
 class LogWriter(ObserverBase[Event]):
     """Writes the events of one run in order, in batches.
 
-    The first batch has the events of one step of the loop. Each later batch has the events that arrived while the batch
-    before it was written.
+    Usually, the first batch has the events of one step of the loop, and each later batch has the events that arrived
+    while the previous batch was written.
 
     No lock is needed, although events arrive on the run's loop, and the store replies in its own thread. ``on_next``
     first adds an event, and then checks whether a write is in progress. When a write stops, it first records that it
     has stopped, and then checks for new events. So either ``on_next`` or the write notices each event.
 
     Args:
-        fail: called with an error if the run must stop, because the store has refused the log or is too slow. It may be
-            called in any thread.
+        fail: called with an error if the run must stop, because the log cannot be written, or the store is too slow. It
+            may be called in any thread.
         tap: called with each event that is not a chunk, before the event is written.
         close: creates the event that closes a span, from the ``…Started`` event of the span and a reason. If ``close``
             is given, spans that are open in the log are closed before the log ends, even if the run's loop is busy.
@@ -85,12 +85,12 @@ class LogWriter(ObserverBase[Event]):
         self._written = first  # the number that follows the last event in the log
         self._flushes: list[tuple[int, Future[None]]] = []
         self.done: Future[None] = Future()
-        """Resolves when the end is in the log. If the log cannot be written, the future gets the error as exception."""
+        """Resolves when the end is in the log. If the log cannot be written, this future fails with the error."""
 
     def on_next(self, value: Event) -> None:
         """Add an event to the next batch, with the next number of the log."""
         waiting = self._waiting
-        # By far the most frequent case: the chunk has the same origin as the chunk before.
+        # By far the most frequent case: the chunk has the same origin as the previous chunk.
         if type(value) is StreamChunk and value.__pydantic_fields_set__ is waiting.origin:
             values = value.__dict__
             waiting.add_text(values["content"])
@@ -182,11 +182,11 @@ class LogWriter(ObserverBase[Event]):
     def _begin(self) -> None:
         """Schedule a write for the next step of the loop, because one read from the network brings many events.
 
-        Without a loop, or if the end was given, write at once.
+        Without a loop, or after a call of :meth:`end`, write at once.
         """
         if self._turn.take():
             loop = self._loop = running_loop()
-            if loop is None or self._end is not None:  # there may be no later step of a loop
+            if loop is None or self._end is not None:  # the loop may have no later step
                 self._write()
             else:
                 self._due.give_back()
@@ -212,7 +212,7 @@ class LogWriter(ObserverBase[Event]):
         """Write the waiting events batch by batch, as long as the store replies at once."""
         while True:
             batch = self._waiting.take(MAX_BATCH_EVENTS)
-            # Read this before the check for more events: when the end is set, all events have been added.
+            # Read the end before the check for more events. Once the end is set, no events are added.
             end = self._end
             if self._waiting:
                 end = None
@@ -221,7 +221,7 @@ class LogWriter(ObserverBase[Event]):
             if len(batch) >= BURST_EVENTS and self._loop is not None:
                 self._not_before = self._loop.time() + BURST_PAUSE_S
             if not batch and end is None:
-                self._limit = self._waiting.taken + 1  # before give_back(), so that the next event calls _advance()
+                self._limit = self._waiting.taken + 1  # set before give_back(), so that the next event calls _advance()
                 self._turn.give_back()
                 if not (self._waiting or self._end) or not self._turn.take():
                     return
@@ -236,7 +236,7 @@ class LogWriter(ObserverBase[Event]):
                 reply.add_done_callback(partial(self._resume, end))
                 return
             self._takes_blocks = self._log.takes_blocks(self._writer.run_id)
-            if not self._takes_blocks:  # a reader in this process keeps up: use no blocks and no pause
+            if not self._takes_blocks:  # the log wants event objects: use no blocks and no pause
                 self._waiting.origin = None
                 self._not_before = 0.0
             if not self._go_on(reply, end):
@@ -267,7 +267,8 @@ class LogWriter(ObserverBase[Event]):
     def _resume(self, end: End | None, reply: Future[None]) -> None:
         """Continue after a reply. This is called in the store's thread.
 
-        New events are written in the loop's thread, because the cache of its processor still holds them.
+        If events are waiting, the loop's thread writes them, because they are probably still in its processor's cache.
+        If there is no open loop, or if the end of the run is set, this thread writes them.
         """
         if not self._go_on(reply, end):
             return
@@ -295,7 +296,7 @@ class LogWriter(ObserverBase[Event]):
         self._settle_flushes()
         if isinstance(error, Exception):
             self._fail(error)
-            if not isinstance(error, NotTheWriterError | RunExistsError):  # write the error as the end, for the readers
+            if not isinstance(error, NotTheWriterError | RunExistsError):  # write the error as the end for readers
                 last = self._log.append(self._writer, [], End("failed", error))
                 last.add_done_callback(lambda last: self.done.set_exception(last.exception() or error))
                 return False

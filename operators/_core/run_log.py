@@ -28,7 +28,7 @@ class StoreError(RuntimeError):
 
 
 class RunLost(RuntimeError):
-    """The run's process has died, or cannot reach the store. No more events will come."""
+    """The run's process has died, or cannot reach the store. No more events are expected."""
 
     def __init__(self, run_id: str, last: int) -> None:
         super().__init__(
@@ -76,9 +76,9 @@ class EventsDroppedError(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """The writer of a run. A store refuses a writer whose ``generation`` is older than that of the run.
+    """The writer of a run. A store refuses a writer if its ``generation`` is older than the generation of the run.
 
-    A run that was not claimed, for example one of ``log_to``, has generation 0. It has no lease, so nothing shows
+    A run that was not claimed, for example a run of ``log_to``, has generation 0. It has no lease, so nothing shows
     whether its writer is alive.
     """
 
@@ -117,12 +117,12 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A message to the worker of a run, which may be in another process.
+    """A message to the worker of a run. The worker may be in another process.
 
     - ``kind`` "cancel": stop the run. ``value`` is the reason.
     - ``kind`` "answer": ``value`` is the answer to the question ``request_id``.
-    - ``kind`` "reader": count the reader ``request_id`` as present for the next ``value`` seconds. If ``value`` is 0,
-      the reader has stopped reading.
+    - ``kind`` "reader": count the reader with the id ``request_id`` as present for the next ``value`` seconds. If
+      ``value`` is 0, the reader has stopped reading.
     """
 
     kind: Literal["cancel", "answer", "reader"]
@@ -133,8 +133,8 @@ class Note:
 class Log(ABC):
     """The interface of a log.
 
-    To keep logs elsewhere, implement the four abstract methods. ``rxflow.types.codec`` turns events into bytes. All
-    methods may be called in any thread, and return at once. Any error is set on the future that they return.
+    For a log of your own, implement the four abstract methods. ``rxflow.types.codec`` turns events into bytes. The
+    abstract methods may be called in any thread. Each returns a future at once, and sets any error on this future.
 
     ``(run_id, seq)`` is unique. So a reader that continues after event n gets each later event once.
     """
@@ -143,12 +143,12 @@ class Log(ABC):
     def append(self, writer: Writer, events: Sequence[Event], end: End | None = None) -> Future[None]:
         """Append events, and the end of the run if ``end`` is given. The numbers of the events continue the log.
 
-        If the run is unknown, the first append begins the run. A batch that this writer has already appended is
-        ignored. A writer waits for the reply to a batch before it appends the next one.
+        If the run is unknown, the first append begins the run. Events that this writer has already appended are
+        ignored. A writer waits for the reply to a batch before it appends the next batch.
 
-        If a process finds that a writer is dead, it appends ``End("lost")`` in the name of that writer. This begins a
-        new generation of the run. If the writer is alive after all, the log then refuses the writer. A run that has
-        already ended keeps its end.
+        If a process finds that a writer is dead, the process appends ``End("lost")`` in the name of that writer. This
+        begins a new generation of the run. If the writer is alive after all, the log then refuses the writer. A run
+        that has already ended keeps its end.
 
         Raises:
             RunExistsError: another writer has begun this run.
@@ -160,7 +160,7 @@ class Log(ABC):
     def takes_blocks(self, run_id: str) -> bool:
         """Return whether :meth:`append` accepts a :class:`~rxflow.operators._core.blocks.Batch` for this run.
 
-        A Batch has chunks as columns. A store that keeps or encodes columns saves most of the time for writing. Other
+        A Batch has chunks as columns. A store that can keep or encode columns needs much less time for writing. Other
         stores do not override this method, and get event objects.
         """
         return False
@@ -177,11 +177,14 @@ class Log(ABC):
 
     @abstractmethod
     def wait(self, run_id: str, after: int) -> Future[None]:
-        """Wait until there is an event after number ``after``, or the run is not live any more. May return early."""
+        """Return a future that resolves when the run has an event after number ``after``, or is not live any more.
+
+        The future may resolve early.
+        """
 
     @abstractmethod
     def note(self, run_id: str, note: Note) -> Future[None]:
-        """Send a note to the worker of a run, in whichever process it is.
+        """Send a note to the worker of a run, in whichever process the worker is.
 
         If the run ends or starts again before the worker gets the note, the note is dropped.
 
@@ -196,7 +199,12 @@ def no_such_run(run_id: str) -> LookupError:
 
 
 def check_after(run_id: str, after: int, first: int, last: int) -> None:
-    """Raise an error if a log with the events ``first`` to ``last`` cannot be read after number ``after``."""
+    """Check that a log with the events ``first`` to ``last`` can be read after number ``after``.
+
+    Raises:
+        ValueError: ``after`` is beyond the last event.
+        EventsDroppedError: the log has dropped the next event.
+    """
     if after > last:
         raise ValueError(f"after={after} is beyond the end of run {run_id!r}, whose last event is {last}")
     if after + 1 < first:
@@ -232,8 +240,8 @@ class Lease:
 def has_lapsed(until: float, seconds: float, ago: float = 0) -> bool:
     """Return whether a lease lapsed at least ``ago`` seconds ago. The lease lasts ``seconds``, and ends at ``until``.
 
-    A restart of the machine also ends the lease. The clock then starts again at 0, so ``until`` may be more than
-    ``seconds`` from now. In this case, the lease counts as lapsed at the restart.
+    A restart of the machine also ends the lease. The clock then starts again at 0. So if ``until`` is more than
+    ``seconds`` from now, the machine was restarted, and the lease counts as lapsed at the restart.
     """
     now = time.monotonic()
     return until <= now - ago or (until > now + seconds and now >= ago)
@@ -271,9 +279,10 @@ class Head:
     """The data of a run in the store, without its events.
 
     Attributes:
-        first, last: the ``seq`` of the first and last stored event. ``last`` is -1 if the run has no event.
-        begun_at, ended_at: when the run began and ended, in seconds since the epoch. The clock is that of the process
-            that wrote the time.
+        first, last: the ``seq`` of the first and the last event that can be read. ``last`` is -1 if the run has no
+            event.
+        begun_at, ended_at: when the run began, and when it ended or paused, in seconds since the epoch, by the clock of
+            the process that wrote the time.
     """
 
     run_id: str
@@ -321,7 +330,7 @@ class Store(Log):
 
     @abstractmethod
     def forget(self, run_id: str) -> Future[None]:
-        """Delete a run and its events, and stop a worker that still writes it.
+        """Delete a run and its events. If a worker still writes the run, stop the worker.
 
         Raises:
             LookupError: the run is unknown, or was forgotten.
@@ -392,7 +401,7 @@ def write_spec(spec: RunSpec) -> str:
 
 
 def read_spec(text: str | bytes) -> RunSpec:
-    """Return the spec from the text of :func:`write_spec`. Texts in older stores lack ``answer_within``."""
+    """Return the spec from the text of :func:`write_spec`. Texts in older stores may lack ``answer_within``."""
     values = json.loads(text)
     return RunSpec(**{**values, "inputs": from_json_value(values["inputs"])})
 
@@ -403,5 +412,5 @@ def write_error(error: Exception | None) -> str | None:
 
 
 def read_error(text: str | bytes | None) -> Exception | None:
-    """Read what :func:`write_error` wrote."""
+    """Return the error from the text of :func:`write_error`; None if there is no text."""
     return restore_error(json.loads(text)) if text else None

@@ -23,16 +23,16 @@ from rxflow.types import Cancelled, Failed, Finished, LLMStarted, Retracted
 T = TypeVar("T")
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# Finds patterns whose matches at the end of the text so far may change when more text arrives.
+# Finds patterns that look at the end of the text. A match there may change when more text arrives.
 _SEES_THE_END = re.compile(r"\\[bBZzmMXR]|\$|\(\?!")
-# Finds patterns whose matches may change with every further character. Waiting for one more character does not help.
+# Finds patterns for which every further character may change a match. Waiting for one more character does not help.
 _FORBIDS_THE_END = re.compile(r"\\B|\(\?!(?:\\[bBZz]|\$)")
 _FLAGS = ("IGNORECASE", "MULTILINE", "DOTALL", "VERBOSE", "ASCII")
 
 
 @cache
 def load_regex() -> Any:
-    """Import the ``regex`` package when it is first needed. Unlike ``re``, it has graphemes and partial matches."""
+    """Return the ``regex`` package, imported by the first call. Unlike ``re``, it has graphemes and partial matches."""
     return import_module("regex")
 
 
@@ -49,7 +49,7 @@ class Shaper(Protocol):
 
 
 class Voice(OpenCall):
-    """The answer or the reasoning of one call, with a shaper. ``item`` is the last item of the voice."""
+    """The answer or the reasoning of one call, with a shaper. ``item`` is the last item of the voice so far."""
 
     __slots__ = ("_half", "shaper")
 
@@ -73,11 +73,17 @@ class Voice(OpenCall):
 
 
 def shape_text(make: Callable[[], Shaper]) -> Callable[[Observable[T]], Observable[T]]:
-    r"""Create an operator that sends the text of each voice through a shaper of its own. Other items pass unchanged.
+    r"""Create an operator that sends the text of each voice through a shaper of its own.
 
-    A voice ends when its call ends (see :class:`~rxflow.operators._core.calls.CallTracker`), when an item without text
-    follows in the call, such as a tool call, or when the stream ends. The rest of the text is emitted just before the
-    item or terminal that ended the voice. An exception of a shaper ends the stream, and disposes the source. ::
+    Items without text pass unchanged. A voice ends in one of these cases:
+
+    - Its call ends (see :class:`~rxflow.operators._core.calls.CallTracker`).
+    - An item without text follows in the call, such as a tool call.
+    - The other voice of the call begins, for example the answer after the reasoning.
+    - The stream ends.
+
+    The rest of the text is emitted just before the item or terminal that ended the voice. An exception of a shaper ends
+    the stream, and disposes the source. ::
 
         source     --he--WO--llo\n--RLD--|             (two voices, in lower and in upper case)
         lines()    ----------(hello\n)---(WORLD)|
@@ -145,7 +151,7 @@ class Voices:
             self._observer.on_completed()
 
     def get_text(self, item: object) -> str | None:
-        """Return the text to be shaped. Return None if the item has none, and is passed on unchanged."""
+        """Return the text to be shaped. Return None for an item without text, which is then passed on unchanged."""
         return get_text(item)
 
     def replace_text(self, item: object, text: str) -> object:
@@ -157,7 +163,7 @@ class Voices:
         return get_span_id(item), type(item)
 
     def find_interrupted(self, item: object) -> Iterable[Voice]:
-        """Return the voices that end because ``item``, which has no text, arrives."""
+        """Return the voices that end because ``item`` arrives. This is called with items without text."""
         if isinstance(item, Finished | Failed | Cancelled | Retracted):
             return self.voices.find_ended(item)
         return self.voices.find_in_span(item)
@@ -189,7 +195,7 @@ class Voices:
         """End ``voices``, and emit the rest of their text. Return False if a shaper failed and so ended the stream."""
         for voice in voices:
             if not self.voices.remove(voice):
-                continue  # the observer, which this loop calls, has caused an item that ended this voice
+                continue  # emit_pieces() called the observer, and this caused an item that ended the voice
             try:
                 pieces = voice.flush()
             except Exception as error:  # noqa: BLE001 - the error is the stream's terminal
@@ -202,8 +208,8 @@ class Voices:
 def join_surrogates(text: str) -> tuple[str, str]:
     r"""Join the surrogate pairs of ``text``.
 
-    Return the joined text and "". If the text ends with the first half of a pair, cut the half off, and return it
-    instead of the "". ::
+    Return the joined text and the rest. If the text ends with the first half of a pair, this half is the rest.
+    Otherwise the rest is "". ::
 
         join_surrogates("a\ud83d")          →  "a", "\ud83d"
         join_surrogates("\ud83d\ude00b")    →  "😀b", ""
@@ -265,7 +271,7 @@ class Characters:
         return (text[:cut],) if cut else ()
 
     def flush(self) -> Sequence[str]:
-        """Return the last character."""
+        """Return the held character, if there is one."""
         held, self._held = self._held, ""
         return (held,) if held else ()
 
@@ -285,7 +291,7 @@ class TextPattern(Protocol):
 
 
 class PartialPattern:
-    """Searches for a pattern in text that is still arriving, and tells where a match is not yet certain.
+    """Searches for a pattern in text that is still arriving, and finds where a match is not yet certain.
 
     The ``regex`` package does all matching, because ``re`` has no partial matches. The packages cannot be mixed: they
     disagree about letters, so a match could be certain for one package and unknown to the other.
@@ -295,9 +301,9 @@ class PartialPattern:
     more text. All matches that begin before that index are certain. The atomic group keeps ``regex`` from looking for
     other ways to match.
 
-    Whether a pattern with ``$`` or a similar condition matches depends on the next character. So the search is repeated
-    without the last character. For a pattern with ``\\B`` or a similar condition, even that is not enough. In this
-    case, no match in the last ``window`` characters is certain.
+    A condition such as ``$`` depends on the next character. If the pattern has such a condition, the search with the
+    twin is repeated without the last character. For ``\\B`` and similar conditions, even that is not enough. If the
+    pattern has one of these, no match that begins in the last ``window`` characters is certain.
 
     Raises:
         TypeError: ``pattern`` is not a string, and was not compiled from a string.
@@ -308,7 +314,8 @@ class PartialPattern:
         given, flags = _read_pattern(pattern)
         try:
             self._pattern: Any = load_regex().compile(given, flags)
-            end = "\n" if self._pattern.flags & load_regex().VERBOSE else ""  # ends a comment at the end of the pattern
+            # If a verbose pattern ends with a comment, the line break ends the comment.
+            end = "\n" if self._pattern.flags & load_regex().VERBOSE else ""
             self._sees_the_end = _SEES_THE_END.search(given) is not None
             one_more = "(?s:.)" if self._sees_the_end else ""
             self._twin: Any = load_regex().compile(f"(?>{given}{end}){one_more}(?!)", flags)
@@ -341,7 +348,7 @@ class PartialPattern:
         return index
 
     def is_open(self, text: str, start: int) -> bool:
-        """Return whether a match may begin in ``text``, at ``start`` or later, and need text that has not arrived."""
+        """Return whether ``text`` may contain the beginning of a match, at ``start`` or later, that needs more text."""
         found = self._twin.search(text, start, partial=True)
         return found is not None and found.start() < len(text)
 

@@ -1,4 +1,4 @@
-"""Clocks and timers for operators. By default, timers use the event loop, and fire in the thread of the source."""
+"""Clocks and timers for operators. By default, timers use the event loop that runs when the stream is subscribed."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def find_clock(
 
 
 def _use_loop_time(subscribed: SchedulerBase | None) -> SchedulerBase | None:
-    """Return a scheduler with the loop's time in place of RxPY's AsyncIOScheduler, which reads the wall clock.
+    """Replace RxPY's AsyncIOScheduler, which reads the wall clock, by a scheduler with the loop's time.
 
-    RxPY uses an AsyncIOScheduler for an Observable that is awaited. Any other scheduler is returned unchanged.
+    RxPY uses an AsyncIOScheduler when an Observable is awaited. Return any other scheduler, or None, unchanged.
     """
     if type(subscribed) is AsyncIOScheduler:
         return LoopScheduler(subscribed._loop)  # pyright: ignore[reportPrivateUsage]
@@ -74,7 +74,7 @@ The second argument is the clock. The last argument is the subscriber's schedule
 
 
 def create_timed(operator: str, given: SchedulerBase | None, subscribe: TimedSubscription) -> Observable[Any]:
-    """Create an Observable that finds a clock for each subscription. Without one, the subscription fails."""
+    """Create an Observable that finds a clock for each subscription. Without a clock, it fails with a RuntimeError."""
 
     def subscribe_timed(observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
         try:
@@ -88,10 +88,10 @@ def create_timed(operator: str, given: SchedulerBase | None, subscribe: TimedSub
 
 
 def start_stopwatch(given: SchedulerBase | None, subscribed: SchedulerBase | None) -> Callable[[], float]:
-    """Return a function that returns the seconds since this call.
+    """Start to measure time. Return a function that returns the seconds since then.
 
     The clock is that of ``given``, otherwise that of ``subscribed``, otherwise that of the running loop. Without a
-    loop, it is the machine's clock. That is enough, because no timer is needed.
+    loop, the machine's clock is enough, because no timer is needed.
     """
     scheduler = given or _use_loop_time(subscribed)
     if scheduler is not None:
@@ -108,10 +108,11 @@ def start_stopwatch(given: SchedulerBase | None, subscribed: SchedulerBase | Non
 
 
 class SilenceWatch:
-    """Calls ``ring`` after ``seconds`` without an item, and again after each further ``seconds`` of silence.
+    """Calls ``ring`` at regular intervals while a stream is silent.
 
-    ``ring`` gets the length of the silence. At most one timer is pending. An item only records its time, and does not
-    reset the timer. A timer that fires too early is set again for the rest of the time. ::
+    Each item begins a new silence. ``ring`` is called when the silence has lasted ``seconds``, twice ``seconds``, and
+    so on. It gets the length of the silence in seconds. At most one timer is pending. :meth:`note_item` only records
+    the time, and does not reset the timer. A timer that fires too early is set again for the rest of the time. ::
 
         items     a-b---------
         timer     ---|-|--|---     (seconds=3; the first timer fires too early, the others call ring)

@@ -39,7 +39,7 @@ _CANCELLED: dict[type[Any], type[Cancelled]] = {
 
 
 class Border:
-    """Gives each event of one run its number and time, even if an operator added it or brought it from another run."""
+    """Gives each event of one run its number and time. This includes the events that operators add to the run."""
 
     __slots__ = ("__weakref__", "_own_origin", "_passages", "clock", "count", "holds", "scope")
 
@@ -50,13 +50,13 @@ class Border:
         self.holds = 0
         """The number of races (operator ``race``) that hold events back.
 
-        A race may drop a held event. So an event gets its number when the race releases it.
+        A race may drop a held event. So an event gets its number only when the race releases it.
         """
         self._passages: list[Passage] = []
         self._own_origin: tuple[Origin, Origin] = (scope.origin, scope.origin)
 
     def stamp(self, item: T) -> T:
-        """Return the next item of the run with its number. An event that already has a number is copied first."""
+        """Return the next item with its number and time. An event that already has a number is copied first."""
         if isinstance(item, StreamChunk):
             values: dict[str, Any] = item.__dict__  # pyright: ignore[reportAssignmentType] # a dict; vars() is slower
             if values["seq"] >= 0:
@@ -79,7 +79,7 @@ class Border:
         return event
 
     def admit(self, item: T) -> T:
-        """Return the next item of the run with its number, or without one while a race of the run is undecided."""
+        """Return the next item with its number and time; while a race of the run is undecided, only with its time."""
         if not self.holds:
             return self.stamp(item)
         if isinstance(item, StreamChunk):
@@ -92,7 +92,7 @@ class Border:
         return item
 
     def guard(self, build: Callable[[Scope], Observable[Event]]) -> Observable[Event]:
-        """Return the events of the Observable from ``build``, numbered, and with all spans closed at the end.
+        """Return the events of the Observable that ``build`` returns, with numbers. At the end, close all open spans.
 
         The result may be subscribed again after its end.
         """
@@ -125,7 +125,7 @@ class Border:
             _current.reset(token)
 
     def close_spans(self, reason: str = DEFAULT_STOP_REASON) -> list[Event]:
-        """Return the events that close the open spans, innermost first. The run emits nothing more after this call.
+        """Return the events that close the open spans, innermost first. After this call, the run emits nothing more.
 
         This is for code that ends a stream before the run ends.
         """
@@ -166,7 +166,7 @@ class Border:
 class Passage(Holder, ObserverBase[Event]):
     """One subscription to the events of a run at its border.
 
-    It emits on the run's loop. But any thread that stops a leaf may call :meth:`note_stopped`.
+    It emits on the run's loop. :meth:`note_stopped` may be called from any thread that stops a leaf.
     """
 
     __slots__ = ("_border", "_cancelled", "_children", "_clock", "_count", "_is_over", "_observer", "_open", "_stopped")
@@ -179,9 +179,9 @@ class Passage(Holder, ObserverBase[Event]):
         self._observer = observer
         self._is_over = False
         self._open: dict[str, Started] = {}
-        self._children: dict[str, int] = {}  # by span: how many spans directly inside it are open
-        self._cancelled: dict[str, None] = {}  # spans closed by _close(); a dict, as an empty set takes 150 bytes more
-        self._stopped: dict[str, str] = {}  # by span: why it was stopped, if its …Cancelled event was not emitted yet
+        self._children: dict[str, int] = {}  # for each span: how many spans directly inside it are open
+        self._cancelled: dict[str, None] = {}  # spans that _close() closed; a dict, because a set takes 150 bytes more
+        self._stopped: dict[str, str] = {}  # for each stopped span: the reason, until …Cancelled is emitted
 
     def on_next(self, value: Event) -> None:
         if type(value) is StreamChunk:  # by far the most frequent item
@@ -220,7 +220,7 @@ class Passage(Holder, ObserverBase[Event]):
         super().dispose()
 
     def dispose(self) -> None:
-        self._retire()  # first, because disposing stops leaves, and the …Cancelled events for them must not be emitted
+        self._retire()  # first, so that no …Cancelled events are emitted for the leaves that super().dispose() stops
         super().dispose()
 
     def note_stopped(self, span_id: str, reason: str) -> None:
@@ -238,14 +238,14 @@ class Passage(Holder, ObserverBase[Event]):
         if self._is_over:
             return
         noted, self._stopped = self._stopped, {}
-        for span_id, reason in tuple(noted.items()):  # a copy, because another thread may be adding to it
+        for span_id, reason in tuple(noted.items()):  # a copy, because another thread may still add to ``noted``
             if span_id in self._open:
                 self._cancel_inside(span_id, reason, noted)
                 self._cancel(span_id, reason)
 
     def close_spans(self, reason: str) -> list[Event]:
-        """Return the events that close the open spans; the caller emits them."""
-        # If the operator race() dropped the first event of a span, the event has no number. Nobody saw that span.
+        """End this passage. Return the events that close the open spans, innermost first. The caller emits them."""
+        # The first event of a span has no number if the operator race() dropped it. Nobody has seen such a span.
         shown = [span_id for span_id, started in self._open.items() if started.seq >= 0]
         closing = [self._border.stamp(self._close(span_id, reason)) for span_id in reversed(shown)]
         self._open.clear()
@@ -253,7 +253,7 @@ class Passage(Holder, ObserverBase[Event]):
         return closing
 
     def _end(self) -> ObserverBase[Event]:
-        """Close the open spans, and return the observer for the terminal; a dummy observer if the passage is over."""
+        """Close the open spans. Return the observer for the terminal; a dummy observer if the passage is over."""
         if self._is_over:
             return _NOBODY
         if self._stopped:
@@ -303,7 +303,7 @@ class Passage(Holder, ObserverBase[Event]):
 
 
 def _remove(kept: list[Any], passage: Passage) -> None:
-    with suppress(ValueError):  # the passage was removed before
+    with suppress(ValueError):  # the passage was already removed
         kept.remove(passage)
 
 
@@ -313,7 +313,7 @@ def current_border() -> Border | None:
 
 
 def find_stamp() -> Callable[[T], T]:
-    """Return the function with which an operator numbers the items it adds to a run.
+    """Return the function with which an operator numbers the items that it adds to a run.
 
     Outside of runs, the function returns each item unchanged.
     """
@@ -354,7 +354,7 @@ class Guard(ObserverBase[T], Generic[T]):
 
     If an observer or operator raises, the run ends with that error. With RxPY alone, the error would reach the
     producer: the run would continue, and code that waits for the observer's terminal would wait forever. ``on_ending``
-    is called just before the terminal, ``on_end`` just after it.
+    is called just before the terminal, and ``on_end`` just after the terminal.
     """
 
     def __init__(
@@ -372,7 +372,7 @@ class Guard(ObserverBase[T], Generic[T]):
 
     @property
     def is_over(self) -> bool:
-        """Whether the observer has received the terminal, or the run was disposed."""
+        """Whether the run has ended or was disposed."""
         return self._run.has_ended or self._run.is_disposed
 
     def on_next(self, value: T) -> None:
@@ -393,7 +393,7 @@ class Guard(ObserverBase[T], Generic[T]):
             self._observer.on_error(error)
         except Exception as raised:  # noqa: BLE001 - reported, never swallowed
             self._report(raised)
-        finally:  # and not after the try, because CancelledError and SystemExit are not caught above
+        finally:  # also after a CancelledError or a SystemExit, which are not caught above
             self.release()
             self._on_end()
 
@@ -405,7 +405,7 @@ class Guard(ObserverBase[T], Generic[T]):
             self._observer.on_completed()
         except Exception as raised:  # noqa: BLE001 - reported, never swallowed
             self._report(raised)
-        finally:  # and not after the try, because CancelledError and SystemExit are not caught above
+        finally:  # also after a CancelledError or a SystemExit, which are not caught above
             self.release()
             self._on_end()
 
@@ -423,9 +423,9 @@ class Guard(ObserverBase[T], Generic[T]):
         self._on_ending()
 
     def _report(self, error: Exception) -> None:
-        """Pass an error that no caller can catch to the loop's exception handler. Without a running loop, log it."""
+        """Report an error that nobody can catch: to the loop's exception handler or, without a loop, to the logger."""
         loop = running_loop()
-        if loop is None:  # for example, because it has ended
+        if loop is None:  # for example, because the loop has ended
             logger.error("an observer of an rxflow run raised", exc_info=error)
             return
         loop.call_exception_handler({"message": "an observer of an rxflow run raised", "exception": error})

@@ -33,7 +33,7 @@ def from_async(work: Callable[[Callable[[T], None]], Awaitable[None]]) -> Observ
 
     def subscribe(observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
         async def main() -> None:
-            # not observer.on_next: a coroutine that outlives its disposal must not keep the observer alive
+            # Do not pass observer.on_next: a coroutine that outlives its disposal must not keep the observer alive.
             await work(driven.emit)
 
         driven = _Driven(asyncio.get_running_loop(), main, observer, copy_context())
@@ -62,7 +62,7 @@ def on_loop(source: Observable[T], loop: asyncio.AbstractEventLoop) -> Observabl
     """
 
     def subscribe(observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
-        # True once a signal came from another thread. From then on every signal is queued, which keeps their order.
+        # True after a signal has come from another thread. From then on, all signals are queued, to keep their order.
         is_foreign = False
 
         def hop(signal: Callable[[], object]) -> None:
@@ -104,8 +104,8 @@ class _Driven(DisposableBase, Generic[T]):
             await main()
         except BaseException as error:
             if not self._fail(error):
-                # The stream was disposed, so its subscriber expects no signal. asyncio handles a CancelledError. It
-                # reports any other error, for example from a ``finally``, because nobody awaits this task.
+                # The stream was disposed, so its subscriber expects no signal. asyncio ignores a CancelledError here.
+                # It reports any other error, for example from a ``finally``, because nobody awaits this task.
                 raise
         else:
             self._complete()
@@ -147,7 +147,7 @@ class _Driven(DisposableBase, Generic[T]):
         if running_loop() is self._loop:
             self.task.cancel()
         elif not call_soon(self._loop, self.task.cancel) or not self._loop.is_running():
-            # The loop stopped while the task was running. Without this, asyncio would report the task as destroyed.
+            # The loop stopped before the task had ended. Without this line, asyncio would report the task as destroyed.
             self.task._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
@@ -199,10 +199,10 @@ class _Leaf(_Driven[Event]):
 
 
 def replace_stray_cancellation(error: BaseException) -> BaseException:
-    """Return ``error``. But if it is a CancelledError, and nobody has cancelled this task, return a RuntimeError.
+    """Return ``error``, or a RuntimeError in place of a stray CancelledError.
 
-    Such a CancelledError comes from something that this task awaited and other code cancelled. It would silently end
-    every task that it reaches, including the reader's.
+    A CancelledError is stray if nobody has cancelled this task. It comes from something that this task awaited and that
+    other code cancelled. A stray CancelledError would silently end every task that it reaches, including the reader's.
     """
     if not isinstance(error, asyncio.CancelledError):
         return error
@@ -222,7 +222,7 @@ def announce_failure(
 
     - For :class:`Unanswered`, the ``…Cancelled`` event is emitted instead.
     - A stray CancelledError becomes a RuntimeError (see :func:`replace_stray_cancellation`).
-    - For any other CancelledError, nothing is emitted.
+    - For any other CancelledError, and for a KeyboardInterrupt, nothing is emitted.
     """
     try:
         yield
@@ -251,7 +251,7 @@ _CANCELLED: dict[type[e.Failed], type[e.MethodCancelled] | type[e.TaskCancelled]
 
 
 class Unanswered(BaseException):
-    """Nobody answers a question. Concurrent work of the run continues to its end. Then the run pauses.
+    """Nobody answers a question. Other work of the run continues to its end. Then the run pauses.
 
     This is not a subclass of Exception. Otherwise ``except Exception`` in users' code would catch it, and the code
     would continue without the answer.
@@ -308,10 +308,10 @@ def merge_patiently(sources: Sequence[Observable[T]]) -> Observable[T]:
 
 
 async def all_of(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Run ``works`` concurrently and return their results in order. The first error stops the others and is raised.
+    """Run ``works`` concurrently, and return their results in order. The first error stops the others, and is raised.
 
-    An Unanswered does not stop the others. It is raised when all have ended. A SystemExit or KeyboardInterrupt of one
-    of the ``works`` is raised only in the caller's task. If it left the task of that work, it would end the loop.
+    An Unanswered does not stop the others. It is raised when all works have ended. A SystemExit or KeyboardInterrupt of
+    one of the ``works`` is raised only in the caller's task. In the task of that work, the error would end the loop.
     """
     first: BaseException
     unanswered: list[Unanswered] = []

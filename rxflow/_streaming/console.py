@@ -52,14 +52,15 @@ from rxflow.types import (
 
 logger = logging.getLogger("rxflow")
 
-_MAX_CHARACTERS = 200  # how much of a value, name or message a line shows
+_MAX_CHARACTERS = 200  # how many characters of a value, name or message a line shows
 
 
 def log_events(events: Observable[Event]) -> Observable[Event]:
-    """Pass the events on, and write a line to the logger ``rxflow`` when something begins or ends.
+    """Pass the events on, and write a line to the logger ``rxflow`` when something begins, finishes or fails.
 
-    The lines are about flows, methods, crews, tasks, tools and model calls. A line about an end has the duration. For
-    a finished flow, crew or model call, the line also has the tokens. ::
+    The lines are about flows, methods, crews, tasks, tool calls and model calls. But a model call has no line when it
+    begins, and a tool call has none when it fails. When something finishes or fails, the line has the duration. When a
+    flow, a crew or a model call finishes, the line also has the tokens. ::
 
         events    S--T-a--b--L--F|
         result    S--T-a--b--L--F|
@@ -142,11 +143,16 @@ class _Progress:
                 return ""
 
     def _measure(self, event: Happened) -> str:
-        """If ``event`` ends a span or a tool call, return how long that took; otherwise return an empty text."""
+        """Return the duration of a span if ``event`` is Finished or Failed; otherwise an empty text.
+
+        If ``event`` is Started, note the time.
+        """
         if not isinstance(event, Started | Finished | Failed):
             return ""
         loop = running_loop()
-        now = time.monotonic() if loop is None else loop.time()  # virtual time, if the loop's time is virtual
+        now = (
+            time.monotonic() if loop is None else loop.time()
+        )  # durations are in virtual time if the loop's time is virtual
         kind = type(event).__name__.removesuffix("Started").removesuffix("Finished").removesuffix("Failed")
         key = event.origin.span_id, f"{kind} {getattr(event, 'tool_id', '')}"
         if isinstance(event, Started):
@@ -324,7 +330,7 @@ class _Console:
 
 
 def _read_line() -> str:
-    """Return the next line of the input. Raises EOFError at its end."""
+    """Return the next line of the input. Raises EOFError at the end of the input."""
     if is_input_replaced() or not has_console():
         return input()
     # Do not call input() here: Python 3.13 cannot exit while a thread is inside input(), for example after Ctrl-C.

@@ -1,8 +1,8 @@
 """The emitter: what the coroutine of a leaf uses to emit events, to run nested Observables and to call users' code.
 
-A context variable holds the emitter, so that users' code finds it. A ``kickoff()`` or ``llm.call()`` inside a method, a
-tool or a callback emits its events through this emitter, into the same stream. So do ``rxflow.emit()`` and
-``rxflow.report_progress()``.
+A context variable holds the emitter, so that users' code finds the emitter. A ``kickoff()`` or ``llm.call()`` inside a
+method, a tool or a callback emits its events through this emitter, into the same stream. ``rxflow.emit()`` and
+``rxflow.report_progress()`` use this emitter too.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Emitter:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the leaf has ended or was disposed. Events that are emitted then do not reach the stream."""
+        """Whether the leaf has ended or was disposed. Events that are emitted later do not reach the stream."""
         return self._owned.is_disposed
 
     def on_next(self, event: Event) -> None:
@@ -82,8 +82,8 @@ class Emitter:
         self.on_next(self.origin.chunk(content))
 
     def close(self) -> None:
-        """End the leaf. Stop what its code left running, except Observables that some code still waits for."""
-        # Users' threads and tasks may keep this emitter for long, but must not keep the stream alive.
+        """End the leaf. Stop what the leaf's code left running, except Observables that some code still waits for."""
+        # Users' threads and tasks may keep this emitter for a long time, but must not keep the stream alive.
         self.observer = _NOBODY
         self._owned.dispose()
         if not (self._awaited.is_empty or self.is_cancelled):
@@ -115,7 +115,7 @@ class Emitter:
         self._owned.remove(disposable)
 
     def require_open(self) -> None:
-        """Raise CancelledError if the leaf is over, so that code which is still running cannot start new work."""
+        """Raise CancelledError if the leaf is over, so that code that is still running cannot start new work."""
         if self.is_closed:
             raise asyncio.CancelledError("the rxflow run that this code belongs to is over; nothing was started")
 
@@ -139,14 +139,14 @@ class Emitter:
     async def _wait_for(self, source: Observable[_T], work: _Nested[_T], done: asyncio.Future[None]) -> None:
         self._awaited.add(work)
         work.hold(connect(source, work))
-        del source  # a traceback keeps local variables alive, and through ``source`` it would keep the observer alive
+        del source  # an error's traceback keeps local variables alive, and ``source`` would keep the observer alive
         try:
             await done
         finally:
             self._awaited.remove(work)
 
     def forward_blocking(self, source: Observable[Event], tap: Callable[[Event], None] | None = None) -> None:
-        """Run ``source`` as :meth:`forward` does. Call this in a worker thread: it blocks until ``source`` has ended.
+        """Run ``source`` as :meth:`forward` does. Call this in a worker thread: the call blocks until ``source`` ends.
 
         If the leaf is disposed, the wait ends at once with CancelledError, which ``except Exception`` does not catch.
         """
@@ -177,7 +177,7 @@ class Emitter:
     async def invoke(self, function: Callable[_P, Any], /, *args: _P.args, **kwargs: _P.kwargs) -> Any:
         """Call a function of users' code, and return its result.
 
-        A coroutine function runs on the loop, any other function in a thread of its own with the caller's context. If
+        A coroutine function runs on the loop. Any other function runs in its own thread, with the caller's context. If
         another thread disposes the leaf before the function starts, the function is not called.
         """
         self.require_open()
@@ -191,8 +191,9 @@ class Emitter:
         try:
             result = await in_thread(call, name=getattr(function, "__name__", "call"))
         except asyncio.CancelledError:
-            # Nobody waits for the thread any more, but it continues. Set the flag, so that the thread cannot start new
-            # work. A time limit or the end of the loop may have cancelled the wait, without disposing the leaf.
+            # Nobody waits for the thread any more, but the thread continues. Set the flag here, because a time limit or
+            # the end of the loop cancels the wait without disposing the leaf. With the flag, the thread cannot start a
+            # new run after the leaf's end.
             self.is_cancelled = True
             raise
         # Only the result shows whether a lambda or a partial wraps a coroutine function. asyncio.iscoroutine() cannot
@@ -232,7 +233,7 @@ class _Muted(ObserverBase[Event]):
 class _Nested(Holder, ObserverBase[_T]):
     """The subscription of a nested Observable. The code that runs the Observable waits for ``done``.
 
-    Disposing the subscription ends that wait.
+    Disposing the subscription ends the wait.
     """
 
     __slots__ = ("_done",)
@@ -371,10 +372,10 @@ def current_emitter() -> Emitter | None:
 
 
 def emit(value: Any, *, name: str = "custom") -> None:
-    """Emit ``value`` as a :class:`~rxflow.types.Custom` event of the method or tool that calls this.
+    """Emit ``value`` as a :class:`~rxflow.types.Custom` event of the method or tool that calls this function.
 
-    Async and sync code may call this. A thread of the program may call it if the thread has a copy of the method's or
-    tool's context. Outside of runs, only a RuntimeWarning is issued.
+    Async and sync code may call this function. A thread that the program starts may call it if the thread has a copy of
+    the method's or tool's context. Outside of runs, nothing is emitted, and a RuntimeWarning is issued.
 
     Raises:
         CancelledError: the run was cancelled.

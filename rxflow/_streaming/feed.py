@@ -1,6 +1,6 @@
 """Feeds: objects that fill a log while readers pull.
 
-The items come from a subscription, or from a plain iterator, which programs use in their tests.
+The items come from a subscription or from a plain iterator. Programs use plain iterators in their tests.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ class Feed(Protocol):
 
     @property
     def is_running(self) -> bool:
-        """Whether a run is going on that :meth:`close` would stop."""
+        """Whether there is an active run, which :meth:`close` would stop."""
         ...
 
     @property
     def is_paused(self) -> bool:
-        """Whether the run has paused and waits for answers."""
+        """Whether the run waits for answers."""
         ...
 
     def pull(self, position: int) -> None:
@@ -55,16 +55,17 @@ class Feed(Protocol):
         """Wait as :meth:`pull` does, in async code."""
 
     def close(self) -> None:
-        """Stop, if the run has not ended by itself."""
+        """End the log and stop the run. If the log has already ended, do nothing."""
 
     async def aclose(self) -> None:
-        """Stop as :meth:`close` does, in async code."""
+        """Do the same as :meth:`close`, in async code."""
 
 
 class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
-    """Subscribes to its source at the first pull. This starts the run. Closing the feed disposes the run.
+    """Subscribes to its source at the first pull.
 
-    If code of a leaf pulls first, the new run becomes a part of that leaf's run.
+    If the source is a run, subscribing starts the run, and closing the feed disposes the run. If the first pull comes
+    from code of a leaf, the new run becomes a part of that leaf's run.
     """
 
     def __init__(self, log: Log[Item], source: Source) -> None:
@@ -102,7 +103,8 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
         self._look_for_its_loop(position)
         try:
             self._log.wait(position, self._pause)
-        except BaseException:  # raised by a signal handler, for example. Perhaps no reader pulls again, so stop.
+        except BaseException:
+            # A signal handler may have raised. Stop the run, because perhaps no reader will pull again.
             self.close()
             raise
 
@@ -115,7 +117,7 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
             interrupts.unwatch(self)
 
     def interrupt(self) -> None:
-        """Stop, because the waiting thread was interrupted."""
+        """Stop the run, because Ctrl-C has interrupted the waiting thread."""
         self.close()
 
     async def pull_async(self, position: int) -> None:
@@ -124,7 +126,7 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
         await self._log.wait_async(position, self._pause)
 
     def _look_for_its_loop(self, position: int) -> None:
-        """End the log if the run has lost its loop, because no more items can arrive then."""
+        """If the run has lost its loop, end the log: no more items can arrive."""
         if self._handle is not None and not self._log.has(position):
             reason = self._handle.why_it_stands_still()
             if reason is not None:
@@ -139,7 +141,8 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
         leaf = current_emitter()
         if not self._start_token.take():
             return
-        # Drop the reference to the source, so that an output that is kept for its chunks does not keep the flow alive.
+        # Drop the reference to the source. A program may keep an output for its chunks, but the output must not keep
+        # the flow alive.
         source, self._source = self._source, None
         if source is None:
             return
@@ -155,7 +158,7 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
             raise
 
     def _end_with(self, leaf: Emitter) -> None:
-        """End the stream, because the leaf that started it is over."""
+        """End the stream, because the leaf that started the stream has ended."""
         if leaf.is_cancelled:
             self.close()
         elif self._log.end(leaf.over()) and self._handle is not None:
@@ -163,7 +166,7 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
 
     def _hold(self, handle: RunHandle) -> None:
         # First set the handle, then look whether the log was cancelled. _dispose() first cancels the log, then looks
-        # for the handle. So if both run at once, at least one of them disposes the run.
+        # for the handle. So if both methods run at once, at least one of them disposes the run.
         self._handle = handle
         if self._log.is_cancelled:
             handle.dispose()
@@ -196,7 +199,7 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
         if not self._dispose() or self._handle is None:
             return
         run = self._handle.run
-        # Shielded, because a caller that is being cancelled needs the clean-up too. The wait is short.
+        # This is shielded, because a caller that is being cancelled needs the clean-up too. The wait is short.
         with anyio.CancelScope(shield=True):
             if run is None or run.loop is not running_loop():
                 await off_the_loop(partial(self._handle.join, CLOSE_WAIT_S))
@@ -219,10 +222,10 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
 class _PlainFeed:
     """Takes items from a plain iterator, but only while a reader pulls.
 
-    If a generator was not read to its end, it is closed together with its output. So the generator cleans up at once,
-    and not only when it is garbage-collected. ``close()`` of an output cannot close an async generator; ``aclose()``
-    can. A generator cannot be closed while readers wait for its next item. The last of these readers then closes it,
-    even if the reader was cancelled or interrupted.
+    When an output is closed before the end of its generator, the generator is closed too. So the generator cleans up
+    at once, and not only when it is garbage-collected. An async generator is closed by the output's ``aclose()``, but
+    not by ``close()``. While readers wait for the generator's next item, the generator cannot be closed. The last of
+    these readers then closes it, even if that reader was cancelled or interrupted.
     """
 
     is_running = False
@@ -231,17 +234,17 @@ class _PlainFeed:
     def __init__(self, log: Log[StreamChunk], iterator: object, result: Any) -> None:
         self.result = result
         self._log = log
-        # The code that closes the iterator takes it from the list: pop() is atomic, so only one thread gets it.
+        # The code that closes the iterator first takes the iterator from this list. list.pop() is atomic, so only one
+        # thread gets the iterator.
         self._to_close = [iterator]
-        # Whether a reader was cancelled or interrupted inside the iterator. That ends a generator, so if no item
-        # follows, the items are incomplete.
+        # Whether a reader was cancelled or interrupted inside the iterator. A generator ends in this case. So if no
+        # item follows, the items are incomplete.
         self._is_cut = False
 
     def _take(self, method: str) -> Any:
-        """Return the method that closes the iterator. ``method`` is its name, "close" or "aclose".
+        """Return the method that closes the iterator; None if the iterator has no such method.
 
-        Only the first call returns the method. Later calls return None. So does the first one, if the iterator has no
-        such method.
+        ``method`` is the name of the method, "close" or "aclose". Every call after the first one returns None.
         """
         try:
             return getattr(self._to_close.pop(), method, None)
@@ -249,8 +252,8 @@ class _PlainFeed:
             return None
 
     def _add(self, chunk: StreamChunk) -> None:
-        self._is_cut = False  # if a reader was interrupted, the iterator has continued nevertheless
-        if not self._log.is_ended:  # the output may have been closed while the iterator was working
+        self._is_cut = False  # an item has come, so the iterator has not ended
+        if not self._log.is_ended:  # the output may have been closed while the iterator produced this item
             self._log.append(chunk)
 
 
@@ -260,7 +263,7 @@ class PlainFeed(_PlainFeed):
     def __init__(self, log: Log[StreamChunk], iterator: Iterator[StreamChunk], result: Any) -> None:
         super().__init__(log, iterator, result)
         self._iterator = iterator
-        # A generator cannot be entered by two readers at once, so the second has to wait.
+        # Two readers cannot enter a generator at once, so the second reader has to wait.
         self._turn = threading.Lock()
 
     def pull(self, position: int) -> None:
@@ -333,8 +336,8 @@ class PlainAsyncFeed(_PlainFeed):
             await self._close_if_cancelled()
 
     def close(self) -> None:
-        # The iterator is not closed here, because that needs ``await``. It is closed by aclose(), by a reader that is
-        # in pull_async(), or by the garbage collection.
+        # The iterator is not closed here, because closing it needs ``await``. aclose(), a reader in pull_async() or the
+        # garbage collector closes the iterator.
         self._log.end(cancelled=True)
 
     async def aclose(self) -> None:

@@ -1,4 +1,4 @@
-"""A run as frames: turns events into frames, and offers sessions from which programs read them."""
+"""Frames: turns the events of a run into frames, and offers sessions from which programs read the frames."""
 
 from __future__ import annotations
 
@@ -75,8 +75,9 @@ _KINDS: dict[type[Event], tuple[str, Channel]] = {
 }
 
 
-# The fields of an event that are not entries of the frame's ``data``. The frame has fields of its own for ``seq`` and
-# ``at`` (``timestamp``). Instead of ``origin``, ``data`` has an entry for each label that is set.
+# The fields of an event that are not entries of the frame's ``data``. For ``seq`` and ``at``, a frame has the fields
+# ``seq`` and ``timestamp``. Instead of ``origin``, ``data`` has an entry for each label that is set. ``replayed`` is
+# left out.
 _ENVELOPE = {"origin", "seq", "at", "replayed"}
 
 
@@ -84,12 +85,13 @@ class Framing:
     """Turns the events of one run into frames."""
 
     def __init__(self) -> None:
-        self._count = 0  # the number of frames so far. It is the ``seq`` of the next frame if the event has no number.
+        # The number of frames so far. If an event has no number, its frame gets this number as ``seq``.
+        self._count = 0
         self._previous: str | None = None
-        self._open: dict[str, str] = {}  # by span: the id of the frame that opened the span
+        self._open: dict[str, str] = {}  # by span_id of an open span: the id of the frame that opened the span
 
     def frame(self, event: Event) -> StreamFrame:
-        """Return the frame of the next event."""
+        """Return the frame for ``event``. Call this with the events of the run in their order."""
         if not isinstance(event, Happened | StreamChunk):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"a frame needs an event or a chunk; got {event!r}")
         kind, channel = _kind_of(event)
@@ -111,9 +113,11 @@ class Framing:
         return frame
 
     def _parent(self, event: Event, frame_id: str) -> str | None:
-        """Return the id of the frame that opened the span of ``event``. Also note which spans begin and end.
+        """Return the ``parent_id`` for the frame of ``event``, and note which spans begin and end.
 
-        If ``event`` itself opens a span, return the id for the span around that span.
+        The ``parent_id`` is the id of the frame that opened the span of ``event``. If ``event`` itself opens a span, or
+        ends an unknown span, the ``parent_id`` is the id of the frame that opened the surrounding span. If there is no
+        such frame, the ``parent_id`` is None.
         """
         if isinstance(event, StreamChunk):
             return self._open.get(event.span_id)
@@ -134,7 +138,11 @@ def _make_id() -> str:
 
 
 def _kind_of(event: Event) -> tuple[str, Channel]:
-    """Return the type and the channel of an event. For a user's own event: its class name, and the custom channel."""
+    """Return the ``type`` and the ``channel`` for the frame of ``event``.
+
+    A subclass of a class in ``_KINDS`` gets the type and the channel of that class. For any other class, the type is
+    the name of the class, and the channel is CUSTOM.
+    """
     kind = type(event)
     known = _KINDS.get(kind) or next((_KINDS[base] for base in kind.__mro__ if base in _KINDS), None)
     return known or (kind.__name__, Channel.CUSTOM)
@@ -142,13 +150,13 @@ def _kind_of(event: Event) -> tuple[str, Channel]:
 
 def _data_of(event: Event) -> Any:
     if isinstance(event, StreamChunk):
-        return event  # StreamFrame converts a chunk by itself
+        return event  # StreamFrame itself converts the chunk
     labels = {name: value for name, value in event.origin.labels.items() if value}
     return labels | {each.name: getattr(event, each.name) for each in fields(event) if each.name not in _ENVELOPE}
 
 
 class _Session(Readable[StreamFrame, Any]):
-    """The frames of a run. The first pull starts the run. :class:`Readable` describes what readers can rely on."""
+    """The frames of a run. The first reader starts the run. :class:`Readable` describes what readers can rely on."""
 
     _items_are: ClassVar[str] = "frames"
 
@@ -165,12 +173,12 @@ class _Session(Readable[StreamFrame, Any]):
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether the stream has ended, so that there will be no more frames."""
+        """Whether the stream has ended. No more frames will arrive then."""
         return self._log.is_ended
 
 
 def _read_channels(channels: Iterable[Channel | str]) -> frozenset[Channel]:
-    """Return the requested channels. Raises ValueError for an unknown one."""
+    """Return the requested channels as a set. Raises ValueError if a channel is unknown."""
     given = [channels] if isinstance(channels, str) else list(channels)
     try:
         return frozenset(Channel(each) for each in given)
@@ -182,8 +190,8 @@ def _read_channels(channels: Iterable[Channel | str]) -> frozenset[Channel]:
 class StreamSession(_Session):
     """The frames of a run, for ``for`` loops.
 
-    Each access to ``events``, ``llm``, ``flow``, ``tools`` or ``messages`` returns a new iterator. The iterator begins
-    at the start of the run.
+    Each access to ``events``, ``llm``, ``flow``, ``tools`` or ``messages`` returns a new iterator, which begins at the
+    start of the run.
     """
 
     @property
@@ -193,26 +201,30 @@ class StreamSession(_Session):
 
     @property
     def llm(self) -> Iterator[StreamFrame]:
-        """Chunks, reasoning and model calls."""
+        """Frames about model calls, for example starts, ends, chunks, reasoning and retractions."""
         return self.subscribe([Channel.LLM])
 
     @property
     def flow(self) -> Iterator[StreamFrame]:
-        """Events of flows and their methods."""
+        """Frames about flows and methods, for example starts, ends, state changes and pauses."""
         return self.subscribe([Channel.FLOW])
 
     @property
     def tools(self) -> Iterator[StreamFrame]:
-        """Events of tool calls."""
+        """Frames about tool calls."""
         return self.subscribe([Channel.TOOLS])
 
     @property
     def messages(self) -> Iterator[StreamFrame]:
-        """The messages of the agents' conversations."""
+        """Frames about messages that are added to the agents' conversations."""
         return self.subscribe([Channel.MESSAGES])
 
     def interleave(self, channels: Iterable[Channel | str]) -> Iterator[StreamFrame]:
-        """Return the frames of several channels, in the order of the run. Raises ValueError for an unknown channel."""
+        """Return an iterator over the frames of ``channels``, in the order of the run.
+
+        Raises:
+            ValueError: a channel is unknown.
+        """
         return self.subscribe(channels)
 
     def subscribe(self, channels: Iterable[Channel | str]) -> Iterator[StreamFrame]:
@@ -224,8 +236,8 @@ class StreamSession(_Session):
 class AsyncStreamSession(_Session):
     """The frames of a run, for ``async for`` loops.
 
-    Each access to ``events``, ``llm``, ``flow``, ``tools`` or ``messages`` returns a new iterator. The iterator begins
-    at the start of the run.
+    Each access to ``events``, ``llm``, ``flow``, ``tools`` or ``messages`` returns a new iterator, which begins at the
+    start of the run.
     """
 
     @property
@@ -235,26 +247,30 @@ class AsyncStreamSession(_Session):
 
     @property
     def llm(self) -> AsyncIterator[StreamFrame]:
-        """Chunks, reasoning and model calls."""
+        """Frames about model calls, for example starts, ends, chunks, reasoning and retractions."""
         return self.subscribe([Channel.LLM])
 
     @property
     def flow(self) -> AsyncIterator[StreamFrame]:
-        """Events of flows and their methods."""
+        """Frames about flows and methods, for example starts, ends, state changes and pauses."""
         return self.subscribe([Channel.FLOW])
 
     @property
     def tools(self) -> AsyncIterator[StreamFrame]:
-        """Events of tool calls."""
+        """Frames about tool calls."""
         return self.subscribe([Channel.TOOLS])
 
     @property
     def messages(self) -> AsyncIterator[StreamFrame]:
-        """The messages of the agents' conversations."""
+        """Frames about messages that are added to the agents' conversations."""
         return self.subscribe([Channel.MESSAGES])
 
     def interleave(self, channels: Iterable[Channel | str]) -> AsyncIterator[StreamFrame]:
-        """Return the frames of several channels, in the order of the run. Raises ValueError for an unknown channel."""
+        """Return an iterator over the frames of ``channels``, in the order of the run.
+
+        Raises:
+            ValueError: a channel is unknown.
+        """
         return self.subscribe(channels)
 
     def subscribe(self, channels: Iterable[Channel | str]) -> AsyncIterator[StreamFrame]:

@@ -1,11 +1,12 @@
 """Ctrl-C stops the runs that the main thread reads in a loop or waits for.
 
-An iterator cannot find out that an error has ended the ``for`` loop over it. The iterator may not even be
-garbage-collected: notebooks, debuggers and ``python -i`` keep the error, and thereby the frame of the loop. So the
-signal itself must stop the run: while the main thread reads, the handler of SIGINT is wrapped.
+When an error ends a ``for`` loop, the iterator of the loop is not informed. The iterator may not even be
+garbage-collected: notebooks, debuggers and ``python -i`` keep the error, and the error keeps the frame of the loop. So
+the signal itself must stop the run. While the main thread reads, the handler of SIGINT is wrapped.
 
-This does not work in one case: the main thread waits in RxPY's own ``run()``, and an operator of RxPY subscribes to a
-run of rxflow in another thread, where no handler can be set. Ctrl-C then ends the wait, but not the run.
+Ctrl-C does not stop the run in this case: the main thread waits in RxPY's own ``Observable.run()``, and an operator of
+RxPY subscribes to a run of rxflow in another thread. No handler can be set in that thread, so Ctrl-C ends the wait, but
+not the run.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from typing import Any, Protocol
 from rxflow._loops import running_loop, wake_all
 
 WAIT_LIMIT_S = 0.5
-"""The longest uninterrupted wait of the main thread, in seconds.
+"""The length of one wait for a lock, in seconds. The main thread splits a wait without a time limit into such waits.
 
-On Windows, Ctrl-C does not end the wait for a lock. On other systems, Ctrl-C may fail to end it if the signal comes
-just before the wait, while Python hands its global lock to another thread (observed in one of six attempts).
+Ctrl-C may fail to end a wait for a lock. Ctrl-C then takes effect when the wait ends. On Windows, Ctrl-C never ends the
+wait. On other systems, Ctrl-C may fail if the signal comes just before the wait, while Python hands its global lock to
+another thread (observed in one of six attempts).
 """
 
 
@@ -32,14 +34,15 @@ class Interruptible(Protocol):
     """Something that the main thread reads or waits for, and that Ctrl-C stops."""
 
     def interrupt(self) -> None:
-        """Stop because of Ctrl-C. This is called in a thread of its own."""
+        """Stop because of Ctrl-C. This method is called in a new thread."""
 
 
 def create_wait() -> tuple[Callable[[], None], Callable[[float | None], bool]]:
     """Return two functions, ``wake`` and ``wait``, for one wait of the calling thread.
 
-    The calling thread calls ``wait(limit_s)``. Any other thread calls ``wake()``, once, to end the wait. ``wait`` then
-    returns True. If ``limit_s`` seconds pass first, it returns False. A ``limit_s`` of None means no limit.
+    The calling thread calls ``wait(limit_s)``. Another thread calls ``wake()`` to end the wait. ``wake()`` must not be
+    called twice. ``wait`` returns True after ``wake()``, and False if ``limit_s`` seconds pass first. A ``limit_s`` of
+    None means no limit.
 
     In the main thread, the wait uses a bare lock. With a ``threading.Event``, Ctrl-C could leave the event locked, and
     ``set()`` would then block the run's thread forever. Other threads get no signals, so they use an Event.
@@ -63,7 +66,7 @@ def create_wait() -> tuple[Callable[[], None], Callable[[float | None], bool]]:
 class Flag:
     """A flag that threads can wait for.
 
-    Unlike with ``threading.Event``, Ctrl-C can come at any point without blocking the other threads.
+    Ctrl-C in a waiting thread never blocks other threads. With a ``threading.Event``, it could.
     """
 
     __slots__ = ("_waiting", "is_set")
@@ -82,23 +85,24 @@ class Flag:
         self.is_set = False
 
     def wait(self, limit_s: float) -> bool:
-        """Wait until the flag is set, at most ``limit_s`` seconds. Return whether the flag is set."""
+        """Wait at most ``limit_s`` seconds until the flag is set. Return whether the flag is set."""
         if not self.is_set:
             wake, wait = create_wait()
             try:
                 self._waiting.append(wake)
-                # This method registers and then reads the flag. set() sets the flag and then looks for registered
-                # waits. So if both run at once, either set() wakes this thread, or this thread does not wait.
+                # This method first registers the wait, then reads the flag. set() first sets the flag, then looks for
+                # registered waits. So if both methods run at once, either set() wakes this thread, or this thread does
+                # not wait.
                 if not self.is_set:
                     wait(limit_s)
-            finally:  # a flag that is polled and never set would otherwise collect the wake-ups of all past waits
+            finally:  # otherwise the wake-ups of waits that timed out would stay in the list
                 with suppress(ValueError):  # set() has taken ``wake`` out of the list
                     self._waiting.remove(wake)
         return self.is_set
 
 
 def watch(reading: Interruptible) -> None:
-    """Let Ctrl-C call ``reading.interrupt()``, until :func:`unwatch` is called.
+    """Let Ctrl-C call ``reading.interrupt()`` until :func:`unwatch` is called.
 
     Call this in the main thread. In other threads, this function does nothing.
     """
@@ -110,7 +114,8 @@ def watch(reading: Interruptible) -> None:
 def unwatch(reading: Interruptible) -> None:
     """Stop watching ``reading``.
 
-    If nothing is watched any more, restore the program's own handler. This is only possible in the main thread.
+    In the main thread, also restore the program's own handler if nothing is watched any more. Other threads cannot set
+    handlers.
     """
     _watched.discard(reading)
     if not _watched and threading.current_thread() is threading.main_thread():
@@ -122,7 +127,8 @@ def postpone() -> Generator[None]:
     """Postpone Ctrl-C until the end of the ``with`` block. Use this around ``Thread.start()``.
 
     ``Thread.start()`` waits until the new thread runs. Ctrl-C during this wait can raise RuntimeError ("release
-    unlocked lock") instead of KeyboardInterrupt. Ctrl-C is postponed only while something is watched (:func:`watch`).
+    unlocked lock") instead of KeyboardInterrupt. If nothing is watched (see :func:`watch`) when the block begins,
+    Ctrl-C is not postponed.
     """
     handler = signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
     if not isinstance(handler, _Handler):
@@ -139,7 +145,10 @@ def postpone() -> Generator[None]:
 
 
 class _Handler:
-    """Calls the wrapped handler. If that handler raises, as Python's own does, stops everything that is watched."""
+    """Calls the wrapped handler. If that handler raises an error, also stops everything that is watched.
+
+    Python's own handler raises KeyboardInterrupt.
+    """
 
     def __init__(self, wrapped: Callable[[int, FrameType | None], Any]) -> None:
         self.wrapped = wrapped
@@ -156,7 +165,7 @@ class _Handler:
             _watched.clear()
             _uninstall()
             for reading in readings:
-                # In a thread, because the interrupted code may hold a lock that stopping needs.
+                # Use a new thread, because the interrupted code may hold a lock that interrupt() needs.
                 threading.Thread(target=reading.interrupt, name="rxflow interrupt", daemon=True).start()
             raise
 
@@ -166,16 +175,16 @@ def _install() -> None:
     # SIG_DFL, SIG_IGN and handlers that C code has installed cannot be called from Python.
     if isinstance(found, _Handler) or not callable(found):
         return
-    # While asyncio.run() runs, asyncio has a handler of its own, which cancels the main task. Leave it in place.
+    # While asyncio.run() runs, asyncio has a handler of its own, which cancels the main task. Keep that handler.
     if running_loop() is not None and found is not signal.default_int_handler:
         return
-    with suppress(ValueError):  # a subinterpreter has a main thread, but no signals
+    with suppress(ValueError):  # a subinterpreter has a main thread, but cannot handle signals
         signal.signal(signal.SIGINT, _Handler(found))
 
 
 def _uninstall() -> None:
     found = signal.getsignal(signal.SIGINT)
-    if isinstance(found, _Handler):  # otherwise the program has set a handler of its own meanwhile
+    if isinstance(found, _Handler):  # any other handler was set by the program meanwhile
         signal.signal(signal.SIGINT, found.wrapped)
 
 

@@ -1,11 +1,11 @@
-"""The journal: what a run had done before it stopped. A resumed run uses it, so that finished work is not repeated.
+"""The journal: what a run had done before the run stopped. With the journal, a resumed run repeats no finished work.
 
 The journal records methods, model calls, tool calls, questions and state. It is built from the events of all
-generations of the run since the run last started from the beginning.
+generations of the run. If the run was restarted from the beginning, only the events since the last restart count.
 
-A *step* is one call of a method, or one start of a flow. Its name is the path of flows and methods that leads to it,
-each with its number. In an unfinished step, the journal finds model calls, tool calls and questions by a hash of their
-input. Records with the same input are used in their order.
+A *step* is one call of a method, or one start of a flow. A step is named by the path of flows and methods that leads to
+it. Each name in the path has a number. In an unfinished step, the journal finds model calls, tool calls and questions
+by a hash of their input. Records with the same input are used in their order.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from rxflow.types._values import to_json_value
 T = TypeVar("T")
 
 Step: TypeAlias = tuple[str, ...]
-"""The path to a call of a method, or to the start of a flow.
+"""The path to a call of a method, or to a start of a flow.
 
 ``("Trip#0", "plan#1")`` is the second call of ``plan`` in the first start of ``Trip``.
 """
 
 
 class NotResumable(RuntimeError):
-    """A run, or a part of it, cannot be resumed. The message has the reason."""
+    """A run, or a part of a run, cannot be resumed. The message has the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,10 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class ToolUse:
-    """A tool call that was started. ``end`` is the event that ended the call, or None if the call had not ended."""
+    """A tool call that was started.
+
+    ``end`` is the event that ended the call. If the call had not ended, ``end`` is None, and ``name`` is empty.
+    """
 
     name: str
     end: e.ToolFinished | e.ToolFailed | None
@@ -53,7 +56,7 @@ class ToolUse:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question. ``received`` is the event with the answer, or None if nobody has answered."""
+    """A question. ``received`` is the event with the answer; None if nobody has answered."""
 
     request: e.InputRequested
     received: e.InputReceived | None
@@ -61,7 +64,7 @@ class Asked:
 
 @dataclass(slots=True)
 class _Memory:
-    """The record of one step: model calls, tool calls and questions. The keys are the hashes of their inputs."""
+    """The finished model calls, the tool calls and the questions of one step, by the hash of their input."""
 
     calls: dict[str, deque[e.LLMFinished]] = field(default_factory=lambda: defaultdict(deque))
     tools: dict[str, deque[ToolUse]] = field(default_factory=lambda: defaultdict(deque))
@@ -71,12 +74,12 @@ class _Memory:
 class Journal(Answerer):
     """Returns the recorded results of methods, models and tools, and the recorded answers of people.
 
-    Each record of a model call, a tool call or a question is returned once: the second of two equal calls gets the
-    second record.
+    The methods ``take_call``, ``take_tool`` and ``take_question`` return each record only once. If two calls have the
+    same input, the second call gets the second record.
 
     Args:
         past: all events of the run so far, in their order.
-        answers: by ``request_id``, the answers to questions that are still open.
+        answers: new answers to open questions. The keys are the ``request_id`` of the questions.
 
     Raises:
         LookupError: an answer is given to a question that is not open.
@@ -106,7 +109,7 @@ class Journal(Answerer):
 
     @property
     def inputs(self) -> Mapping[str, Any]:
-        """The inputs with which the outermost flow began; empty if the run contains no flow."""
+        """The inputs with which the first outermost flow began; empty if the run contains no flow."""
         return next((event.inputs for step, event in self._flows.items() if len(step) == 1), dict[str, Any]())
 
     @property
@@ -125,7 +128,7 @@ class Journal(Answerer):
     def open(self, scope: Scope) -> Iterable[Event]:
         """Yield the first events of the resumed run.
 
-        These are FlowResumed, a Retracted event if some text was cut off, and the questions without an answer.
+        These are FlowResumed, a Retracted event if some text was cut off, and the questions that have no answer yet.
         """
         yield e.FlowResumed(origin=scope.origin, after=self.last_seq)
         spans, attempts = self._cut_off
@@ -137,13 +140,13 @@ class Journal(Answerer):
                 yield replace(request, replayed=True)
 
     def next_flow(self, around: Step, name: str) -> Step:
-        """Return the step of the next start of the flow ``name`` within the step ``around``."""
+        """Return the step of the next start of the flow ``name`` inside the step ``around``, and count this start."""
         key = (*around, name)
         self._counts[key] += 1
         return (*around, f"{name}#{self._counts[key] - 1}")
 
     def find_start(self, flow: Step) -> e.FlowStarted | None:
-        """Return the event with which the flow began before the run stopped; None if the flow had not begun."""
+        """Return the FlowStarted event of a flow from before the resumption; None if the flow had not begun."""
         return self._flows.get(flow)
 
     def find_done(self, flow: Step) -> list[Done]:
@@ -155,13 +158,13 @@ class Journal(Answerer):
         return {step[-1].rpartition("#")[0] for step in self._begun if step[:-1] == flow}
 
     def state_of(self, flow: Step) -> Mapping[str, Any] | None:
-        """Return the last recorded state of the flow; None if there is none."""
+        """Return the last recorded state of a flow; None if no state was recorded."""
         return self._states.get(flow)
 
     def usage_of_done(self, flow: Step) -> Iterable[tuple[UsageMetrics, float | None]]:
         """Yield the usage and cost of each model call in the finished methods of a flow.
 
-        These calls are not repeated.
+        The resumed run does not repeat these calls.
         """
         for done in self.find_done(flow):
             for step, usages in self._usage.items():
@@ -169,26 +172,26 @@ class Journal(Answerer):
                     yield from usages
 
     def take_call(self, step: Step, model: str, messages: Any) -> e.LLMFinished | None:
-        """Remove and return the next recorded answer to an equal model call; None if there is none."""
+        """Remove and return the next recorded answer to a model call with this input; None if there is none."""
         return _take(self._memories[step].calls, hash_request(model, messages))
 
     def take_tool(self, step: Step, name: str, arguments: Mapping[str, Any]) -> ToolUse | None:
-        """Remove and return the next record of an equal tool call; None if there is none."""
+        """Remove and return the next record of a tool call with this input; None if there is none."""
         return _take(self._memories[step].tools, hash_tool(name, arguments))
 
     def take_question(self, step: Step, request: e.InputRequested) -> Asked | None:
-        """Remove and return the next record of an equal question; None if there is none."""
+        """Remove and return the next record of the same question in ``step``; None if there is none."""
         return _take(self._memories[step].questions, hash_question(request))
 
     async def find_answer(self, request: e.InputRequested) -> Any:
-        """Remove and return the given answer to ``request``; UNANSWERED if there is none."""
+        """Remove and return the new answer to ``request``; UNANSWERED if there is none."""
         return self._answers.pop(request.request_id, UNANSWERED)
 
     def find_reviewed(self, step: Step, namespace: tuple[str, ...]) -> e.InputRequested | None:
-        """Return the recorded question for feedback on the result of a method; None if there is none.
+        """Return the recorded question that asks for feedback on the result of a method; None if there is none.
 
-        The question contains that result. ``namespace`` is the namespace of the method. Results of tasks inside the
-        method may be reviewed too, but the namespaces of these questions are longer.
+        The question contains the result. ``namespace`` is the namespace of the method. People may also review the
+        results of tasks inside the method, but the questions about tasks have longer namespaces.
         """
         for several in self._memories[step].questions.values():
             for asked in several:
@@ -212,17 +215,15 @@ class _Reader:
         self._memories = memories
         self._steps: dict[str, Step] = {"": ()}  # the step of each span
         self._counts: Counter[Step] = Counter()
-        self._asking: dict[str, str] = {}  # by span of a model call that has not finished: the hash of its input
+        self._asking: dict[str, str] = {}  # by span_id of an unfinished model call: the hash of the call's input
         self._tools: dict[tuple[str, str], tuple[Step, str]] = {}
         self._questions: dict[str, tuple[Step, Asked]] = {}
-        self._to_approve: dict[
-            str, tuple[tuple[str, str], tuple[Step, str]]
-        ] = {}  # by request_id of a question for approval: the key and value that its tool call had in _tools
-        # By span with chunks: the step of the span, the attempts of its chunks, and whether the span is a model call.
+        # By request_id of an open question for approval: the key and the value of the tool call, taken out of _tools.
+        self._to_approve: dict[str, tuple[tuple[str, str], tuple[Step, str]]] = {}
+        # By span_id of a span with chunks: its step, the attempts of its chunks, and whether the span is a model call.
         self._shown: dict[str, tuple[Step, set[int], bool]] = {}
 
     def read(self, event: Event) -> None:
-        """Read the next event."""
         self.last_seq = max(self.last_seq, event.seq)
         if isinstance(event, StreamChunk):
             self._note_span(event.span_id)
@@ -297,7 +298,7 @@ class _Reader:
     def remember_what_is_open(self) -> Iterable[e.InputRequested]:
         """Record the tool calls that had not ended, and the questions of unfinished steps.
 
-        Yield the questions that have no answer.
+        Yield each recorded question that has no answer.
         """
         for step, hashed in self._tools.values():
             self._memories[step].tools[hashed].append(ToolUse("", None))
@@ -308,9 +309,10 @@ class _Reader:
                     yield asked.request
 
     def find_unfinished_text(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
-        """Return the ids of the spans whose text the resumed run emits again, and the attempts of that text.
+        """Return the ids of the spans with cut-off text, and the attempts of this text.
 
-        These are all spans with text in unfinished steps, except the model calls that have an LLMFinished event.
+        The resumed run emits this text again. The spans are all spans with text in unfinished steps, except model calls
+        that have an LLMFinished event.
         """
         spans: list[str] = []
         attempts: set[int] = set()
@@ -348,7 +350,7 @@ class _Reader:
 
 
 def retract_all(past: Iterable[Event], error: Exception) -> e.Retracted:
-    """Return the event that retracts all text so far, for a run that starts from the beginning.
+    """Return the event that retracts all text so far, for a run that starts again from the beginning.
 
     The origin of the event is empty, because the event belongs to no flow, method or task.
     """
@@ -370,10 +372,10 @@ def retract_all(past: Iterable[Event], error: Exception) -> e.Retracted:
 
 
 def drop_retracted(past: Iterable[Event]) -> list[Event]:
-    """Return the events since the last restart of the run. If it never restarted, return all events.
+    """Return the events since the last restart of the run. If there was no restart, return all events.
 
-    A restart emits the event that :func:`retract_all` returns. The first event of the result is then the one of the
-    last restart.
+    Each restart emits the event that :func:`retract_all` returns. If there was a restart, the result begins with the
+    event of the last restart.
     """
     current: list[Event] = []
     for event in past:
@@ -411,6 +413,9 @@ def _take(memory: dict[str, deque[T]], key: str) -> T | None:
 
 
 def is_repeated(event: Event) -> bool:
-    """Return whether ``event`` repeats a chunk, a model call or a tool call that the resumed run's log already has."""
+    """Return whether ``event`` repeats a chunk, or the start or the end of a model call or tool call.
+
+    The log of the resumed run already has the original event.
+    """
     kinds = StreamChunk | e.LLMStarted | e.LLMFinished | e.ToolStarted | e.ToolFinished | e.ToolFailed
     return event.replayed and isinstance(event, kinds)

@@ -25,10 +25,10 @@ E = TypeVar("E", bound=Event)
 def run_blocking(source: EventStream[Event], finished: type[E]) -> E:
     """Run ``source`` to its end, and return its last event of the type ``finished``.
 
-    If this code belongs to a run, the new run becomes a part of that run.
+    If the calling code belongs to a run, the new run becomes a part of that run.
 
     Raises:
-        CancelledError: the run that this code belongs to was cancelled.
+        CancelledError: the run that the calling code belongs to was cancelled.
         RunPaused: ``source`` has paused and waits for answers.
     """
     leaf = current_emitter()
@@ -62,12 +62,12 @@ async def run_async(source: EventStream[Event], finished: type[E]) -> E:
 def await_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run ``coroutine`` to its end and return its result.
 
-    If this code belongs to a run, the coroutine becomes a part of that run. Otherwise it runs on the loop that the
-    blocking runs of this thread share. So consecutive coroutines can share objects that are bound to a loop, such as an
-    HTTP client.
+    If the calling code belongs to a run, the coroutine becomes a part of that run. Otherwise the coroutine runs on the
+    loop that the blocking runs of this thread share. So consecutive coroutines can share objects that are bound to a
+    loop, such as an HTTP client.
 
     Raises:
-        CancelledError: the run that this code belongs to was cancelled.
+        CancelledError: the run that the calling code belongs to was cancelled.
     """
     results: list[T] = []
 
@@ -92,7 +92,7 @@ def await_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 class Last(Generic[E]):
-    """Keeps the last event of one type. If the run pauses, also keeps the questions that have no answer."""
+    """Keeps the last event of one type. If the run pauses, also keeps the unanswered questions."""
 
     def __init__(self, wanted: type[E]) -> None:
         self._wanted = wanted
@@ -127,7 +127,7 @@ class Last(Generic[E]):
 
 
 def _nothing(event: Event) -> None:
-    """Return None for every event, so that no event is logged. There is no reader who needs the log."""
+    """Return None for every event, so that no event is logged. No reader needs the log."""
 
 
 def _outcome(log: Log[Never], feed: RunFeed[Never, E]) -> E:
@@ -138,11 +138,12 @@ def _outcome(log: Log[Never], feed: RunFeed[Never, E]) -> E:
 
 
 class RunFeed(SourceFeed[Item, Any], Generic[Item, E]):
-    """Logs what ``select`` returns for each event, unless it is None. Also keeps the event that has the run's result.
+    """Logs what ``select`` returns for each event, except None. Also keeps the event that has the run's result.
 
     ``finished`` is the type of the event that has the result. If ``source`` shows a selection of the run's events,
-    ``select`` gets only the selection. The other events are read too, because the result may be in one of them. If
-    there is a surrounding run, all events are also emitted in its stream.
+    ``select`` gets only the selection. The feed also reads the other events of the run, except StreamChunks, because
+    one of these events may have the result. If there is a surrounding run, all events that the feed reads are also
+    emitted in the stream of the surrounding run.
     """
 
     def __init__(
@@ -152,8 +153,8 @@ class RunFeed(SourceFeed[Item, Any], Generic[Item, E]):
         super().__init__(log, source if stream is None or stream.shows_all else stream.with_events())
         self.last = Last(finished)
         self._select = select
-        # The events that wait for the loop of the surrounding run. Most runs are not nested, so the deque is created
-        # when it is needed: an empty deque takes 760 bytes.
+        # The events that wait for the loop of the surrounding run. The deque is created only when it is needed, because
+        # most runs are not nested, and an empty deque takes 760 bytes.
         self._to_show: deque[Event] | None = None
         self._behind: Event | None = None  # the last event that came wrapped in a Behind
 
@@ -169,7 +170,7 @@ class RunFeed(SourceFeed[Item, Any], Generic[Item, E]):
     def pull(self, position: int) -> None:
         super().pull(position)
         if self._to_show and self._leaf is not None and running_loop() is self._leaf.run.loop:
-            self._show_waiting()  # the wait blocked the loop that would have shown these events
+            self._show_waiting()  # the wait in pull() blocked the loop that would have shown these events
 
     def on_next(self, value: Event | Behind) -> None:
         if self._log.is_ended:
@@ -180,7 +181,7 @@ class RunFeed(SourceFeed[Item, Any], Generic[Item, E]):
             try:
                 item = self._select(value)
             except Exception as error:
-                self._end(error)  # readers must not wait forever; the producer gets the error too
+                self._end(error)  # readers must not wait forever; ``raise`` passes the error to the producer too
                 raise
             if item is not None:
                 self._log.append(item)
@@ -192,7 +193,7 @@ class RunFeed(SourceFeed[Item, Any], Generic[Item, E]):
             self._show(self._leaf, value)
 
     def _show(self, leaf: Emitter, event: Event) -> None:
-        """Emit the event in the stream of the surrounding run, on the loop of that run."""
+        """Emit ``event`` in the stream of the surrounding run, on the loop of that run."""
         if running_loop() is leaf.run.loop:
             leaf.on_next(event)
         else:

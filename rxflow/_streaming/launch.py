@@ -1,8 +1,8 @@
-"""Starts a run, and chooses the loop on which it lives.
+"""Starts a run, and chooses the loop on which the run lives.
 
 - If code of a leaf starts the run, the new run becomes a part of the leaf's run, with the same loop and labels.
-- Otherwise, if asyncio runs in the subscriber's thread, the run lives on that loop. So users' coroutines find their own
-  loop, pools and sessions.
+- Otherwise, if an asyncio loop runs in the subscriber's thread, the run lives on that loop. So users' coroutines find
+  their own loop, pools and sessions.
 - Otherwise (a plain ``for``, a plain ``subscribe``, trio), the run lives on a loop thread.
 
 If the caller will block the loop that these rules choose, the run lives on a loop thread instead.
@@ -51,9 +51,10 @@ def start(
         leaf: the emitter of the code that starts the run; None if that code does not belong to a run.
         blocking: whether this thread will wait for the run. If so, the run cannot live in this thread.
         is_read: whether a reader will wait for the run's items, in this thread or in another one.
-        scheduler: the subscriber's scheduler. Runs on loop threads do not use it, because a scheduler of the subscriber
-            would emit on another thread.
-        hold: called with the handle before any code of the run is called, because that code may stop the run.
+        scheduler: the subscriber's scheduler. Runs on loop threads ignore this argument, because the subscriber's
+            scheduler would emit on another thread.
+        hold: called with the handle before any code of the run is called. That code may need the handle to stop the
+            run.
     """
     loop = running_loop()
     context = context_for_another_thread() if loop is None else copy_context()
@@ -73,7 +74,7 @@ def start(
     else:
         parent = _find_parent()
         run = ThreadRun(build, observer, lambda run: Scope.of_new_run(run, context, parent), is_read=is_read)
-    if blocking and not is_read:  # RxPY's run() waits: without this, Ctrl-C would end only the wait, not the run
+    if blocking and not is_read:  # RxPY's run() waits; without watch(), Ctrl-C would end only the wait, not the run
         interrupts.watch(run)
     hold(run)
     run.begin()
@@ -81,9 +82,9 @@ def start(
 
 
 def _find_parent() -> str:
-    """Return the id of the new run's parent, which is the run whose code starts the new run; "" if there is none.
+    """Return the id of the run that the calling code belongs to; "" if there is none.
 
-    The new run is not a part of its parent, because the leaf that the starting code belongs to has ended.
+    A new run becomes a child of this run, but not a part of it, because the leaf of the calling code has ended.
     """
     leaf = ambient.get()
     return "" if leaf is None else leaf.origin.run_id
@@ -96,7 +97,7 @@ def _start_here(
     scheduler: SchedulerBase | None,
     hold: Callable[[RunHandle], None],
 ) -> RunHandle:
-    """Start a run on the loop that runs in this thread."""
+    """Start a run on the loop of this thread."""
     handle = RunHandle(scope.run, home=scope.run.loop)
     hold(handle)
     source = build(scope)
@@ -118,7 +119,7 @@ def _start_within(
     scheduler: SchedulerBase | None,
     hold: Callable[[RunHandle], None],
 ) -> RunHandle:
-    """Start a run as a part of the run of ``leaf``. When the leaf ends, the part is stopped."""
+    """Start a run as a part of the run that ``leaf`` belongs to. When the leaf ends, the new run is stopped."""
     handle = RunHandle(home=scope.run.loop)
     hold(handle)
     guard = Guard(observer, handle, on_end=lambda: leaf.disown(owned))
@@ -137,10 +138,10 @@ def _start_within(
 
 
 def _end_with_its_leaf(handle: RunHandle, guard: Guard[Any], leaf: Emitter) -> None:
-    """Stop a run, because the leaf that started it has ended.
+    """Stop a run, because the leaf that started the run has ended.
 
-    If the run is still going on, its observer gets an error. Without the error, code that waits for the run would wait
-    forever.
+    If the run is still active, the run's observer gets an error. Without the error, code that waits for the run would
+    wait forever.
     """
     is_open = not (handle.is_disposed or handle.has_ended)
     handle.dispose()
@@ -149,16 +150,21 @@ def _end_with_its_leaf(handle: RunHandle, guard: Guard[Any], leaf: Emitter) -> N
 
 
 def _tell(guard: Guard[Any], error: BaseException) -> None:
-    with suppress(asyncio.CancelledError):  # raised by an observer without on_error: no code waits for the run
+    # An observer without on_error raises the error again. Drop a CancelledError in this case, because no code waits for
+    # the run.
+    with suppress(asyncio.CancelledError):
         guard.fail(error)
 
 
 def for_code_of(leaf: Emitter | None, events: Observable[Event], scope: Scope) -> Observable[Event]:
-    """Wrap the events of a run, so that users' callbacks are called as code of ``leaf``."""
+    """Wrap the events of a run, so that users' callbacks are called as code of ``leaf``.
+
+    If ``leaf`` is None, the callbacks belong to no run.
+    """
 
     def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
-        # A lane may still be read after the subscription to the lanes was disposed. So each subscription keeps the
-        # loop thread alive.
+        # A subscriber may continue to read a lane after the subscription to the lanes was disposed. So each
+        # subscription keeps the loop thread alive.
         host = hosts.get(scope.run.loop)
         if host is None:
             return events.subscribe(_OfLeaf(observer, leaf, lambda: None), scheduler=scheduler)
@@ -170,10 +176,10 @@ def for_code_of(leaf: Emitter | None, events: Observable[Event], scope: Scope) -
 
 
 class _OfLeaf(ObserverBase[T], Generic[T]):
-    """Calls users' callbacks as code of the leaf that subscribed, not of the leaf that emits.
+    """Calls users' callbacks as code of the leaf that subscribed.
 
-    Otherwise a run that a callback starts (``flat_map(lambda chunk: other.observe())``) would become a part of the
-    emitting leaf.
+    Otherwise the callbacks would count as code of the leaf that emits. A run that a callback starts, as in
+    ``flat_map(lambda chunk: other.observe())``, would then become a part of the emitting leaf.
     """
 
     def __init__(self, observer: ObserverBase[T], leaf: Emitter | None, on_ending: Callable[[], None]) -> None:

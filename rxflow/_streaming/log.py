@@ -1,4 +1,4 @@
-"""The log of a stream: a growing list of items. Any number of readers can read it, in threads and in async code."""
+"""The log of a stream: a growing list of items. Any number of readers can read the log, in threads or in async code."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from rxflow.types.chunks import PackedChunks, pack_chunks
 _T = TypeVar("_T")
 
 THE_END = sys.maxsize
-"""A position that no log reaches. To wait for this position is to wait for the end of the log."""
+"""A position that no log reaches. A wait for this position is a wait for the end of the log."""
 
 
 BLOCK_SIZE = 64
 """The number of items that are packed together.
 
-Unpacking creates two objects for each chunk, and the garbage collector starts after 700 new objects. Unpacking a block
-of 64 chunks does not start the garbage collector. Blocks of 512 chunks started it repeatedly.
+Unpacking creates two objects for each chunk, and Python's garbage collector starts after 700 new objects. Unpacking a
+block of 64 chunks does not start the garbage collector. Blocks of 512 chunks started it repeatedly.
 """
 KEPT_BLOCKS = 3
-"""How many full blocks stay unpacked while the log grows. They are the newest ones.
+"""The number of full blocks that stay unpacked while the log grows. These are the newest full blocks.
 
 So a reader that is only a little behind need not unpack any block. Packing and unpacking take 1 µs for each chunk.
 """
@@ -37,13 +37,14 @@ So a reader that is only a little behind need not unpack any block. Packing and 
 class Log(Generic[_T]):
     """The items of a stream in order of arrival, and how the stream ended.
 
-    There is one writer at a time. Readers never block the writer. The log needs no lock: The writer first appends an
-    item, then looks for waiting readers. A reader first registers, then looks for items. So if both do this at once, at
-    least one of them sees the other.
+    There is one writer at a time. Readers never block the writer. The log needs no lock. The writer first appends an
+    item, then looks for waiting readers. A reader first registers, then looks for items. So if both do this at once,
+    the writer sees the reader, or the reader sees the item.
 
-    The items are kept in blocks. All blocks except the newest ones are packed, to save memory: see
-    :class:`~rxflow.types.chunks.PackedChunks`. Each reader of a packed block gets new copies of the chunks. A reader
-    that was already inside the block when it was packed continues with the original chunks.
+    The items are kept in blocks. To save memory, older blocks of chunks are packed while the log grows (see
+    :class:`~rxflow.types.chunks.PackedChunks`). When the log completes, the newest blocks are packed too. Each reader
+    of a packed block gets new copies of the chunks. If a reader is inside a block when the block is packed, the reader
+    continues with the original chunks.
 
     Attributes:
         blocks: the items in blocks. Each block except the last has :data:`BLOCK_SIZE` items.
@@ -77,16 +78,16 @@ class Log(Generic[_T]):
         return full_blocks * BLOCK_SIZE + len(self.blocks[full_blocks])
 
     def block(self, number: int) -> list[_T]:
-        """Return the items of a block. Do not change this list. The list of the last block grows as items arrive."""
+        """Return the items of a block. Do not change the returned list. The list of the last block may still grow."""
         block = self.blocks[number]
         return block if isinstance(block, list) else block.unpack()
 
     def copy(self) -> list[_T]:
-        """Return the items that have arrived so far."""
+        """Return a new list of the items that have arrived so far."""
         return [item for number in range(len(self.blocks)) for item in self.block(number).copy()]
 
     def end(self, error: BaseException | None = None, *, cancelled: bool = False) -> bool:
-        """End the log. Return False if it had ended already. If several threads call this, only one gets True."""
+        """End the log. Return False if the log had already ended. If several threads call this, only one gets True."""
         if not self._end_token.take():
             return False
         self.error = error
@@ -94,8 +95,8 @@ class Log(Generic[_T]):
         self.is_cancelled = cancelled
         self.is_ended = True
         self.wake()
-        # Pack the remaining blocks only if the log has completed. If it has failed or was cancelled, the writer may
-        # still be appending in another thread.
+        # Pack the remaining blocks only if the log has completed. If the log has failed or was cancelled, the writer
+        # may still be appending an item in another thread.
         if error is None and not cancelled:
             for number in range(max(0, len(self.blocks) - KEPT_BLOCKS - 1), len(self.blocks)):
                 self._pack(number)
@@ -107,7 +108,7 @@ class Log(Generic[_T]):
             self.blocks[number] = pack_chunks(block) or block
 
     def raise_error(self) -> None:
-        """Raise the error that ended the log, if there was one. Raising it again does not extend its traceback."""
+        """Raise the error that ended the log, if there was one. Repeated calls do not extend the error's traceback."""
         if self.error is not None:
             raise self.error.with_traceback(self._traceback)
 
@@ -122,7 +123,7 @@ class Log(Generic[_T]):
     def wait(self, position: int, new_pause: Callable[[], Pause | None] = lambda: None) -> None:
         """Block this thread until ``has(position)`` is True.
 
-        ``new_pause`` returns an object that counts the wait; None if the writer's loop does not count waits.
+        ``new_pause()`` returns an object that counts one wait; None if the writer's loop does not count waits.
         """
         while not self.has(position):
             wake, wait = create_wait()
@@ -150,7 +151,7 @@ class Log(Generic[_T]):
             except BaseException:  # the wait was cancelled, or this coroutine was closed
                 if pause is not None:
                     pause.ends()
-                with suppress(ValueError):  # wake() has taken the waker out of the list in another thread
+                with suppress(ValueError):  # wake() may already have removed the waker, in another thread
                     self._waiting.remove(waker)
                 raise
 
@@ -162,15 +163,18 @@ class LogReader(Generic[_T]):
         self._log = log
         self._block_number = 0
         self._block = log.block(0)
-        self._offset = 0  # the position within the block
+        self._offset = 0  # the position inside the block
 
     @property
     def position(self) -> int:
-        """The number of items that were read."""
+        """The number of items that this reader has read."""
         return self._block_number * BLOCK_SIZE + self._offset
 
     def has_read_all(self) -> bool:
-        """Return whether the reader has read all items so far. At the end of a block, first move on to the next one."""
+        """Return whether the reader has read all items so far.
+
+        If the reader is at the end of a block, this method first moves the reader to the next block, if there is one.
+        """
         if self._offset == BLOCK_SIZE and self._block_number + 1 < len(self._log.blocks):
             self._block_number += 1
             self._block = self._log.block(self._block_number)
@@ -196,10 +200,10 @@ def _end_pause_first(waker: Callable[[], None], pause: Pause | None) -> Callable
 
 
 def _waker(arrived: anyio.Event) -> Callable[[], None]:
-    """Return a function that sets ``arrived``, and that any thread may call.
+    """Return a function that sets ``arrived``. Any thread may call the function.
 
-    If the reader waits on an asyncio loop, and the function is called on that loop, it sets ``arrived`` at once. In all
-    other cases, the reader's loop sets ``arrived`` soon afterwards.
+    If the reader waits on an asyncio loop, and the function is called on this loop, the function sets ``arrived`` at
+    once. In all other cases, the reader's loop sets ``arrived`` soon afterwards.
     """
     home = running_loop()
     if home is not None:
@@ -217,7 +221,7 @@ def _waker(arrived: anyio.Event) -> Callable[[], None]:
     trio: Any = current_token().native_token
 
     def wake_trio() -> None:
-        # RuntimeError: trio's loop has ended, and so has the reader.
+        # trio raises RuntimeError if its loop has ended. The reader has then ended too.
         with suppress(RuntimeError):
             trio.run_sync_soon(arrived.set)
 

@@ -1,6 +1,6 @@
 """Event loops in threads of their own, for runs that cannot live on a loop of the program.
 
-Consecutive blocking runs of one thread share a loop. So objects that a program creates once, such as an HTTP client, a
+Consecutive runs that one thread starts share a loop. So objects that a program creates once, such as an HTTP client, a
 pool, a session or a lock, work in all these runs. If a thread starts a run while another of its runs is active, the new
 run gets another loop.
 """
@@ -31,7 +31,7 @@ from rxflow._streaming.scope import Run, RunHandle, Scope, at_home, connect
 T = TypeVar("T")
 
 Build: TypeAlias = Callable[[Scope], Observable[T]]
-"""A function that creates the Observable of a run for the run's scope."""
+"""A function that gets the scope of a run, and returns the Observable of the run."""
 
 MAX_KEPT_LOOPS = 4
 """The maximum number of loop threads that are kept for the next runs of one thread.
@@ -40,9 +40,9 @@ So a program that once had many concurrent streams does not keep a loop thread f
 """
 
 CLOSE_WAIT_S = 0.05
-"""How many seconds closing a run waits for its coroutines to clean up.
+"""How long ``close()`` and ``aclose()`` wait for the run's coroutines to clean up, in seconds.
 
-``aclose()`` waits up to twice as long if the run lives on the loop of the code that calls ``aclose()``.
+If the run lives on the loop of the code that calls ``aclose()``, ``aclose()`` waits up to twice as long.
 """
 
 
@@ -55,7 +55,7 @@ class Stay(DisposableBase):
         self._host = host
 
     def end(self) -> None:
-        """Let the next run use the loop. Called just before this run emits its terminal."""
+        """Let the next run use the loop. Called just before the run of this object emits its terminal."""
         self._host.active.discard(self)
 
     def dispose(self) -> None:
@@ -63,10 +63,11 @@ class Stay(DisposableBase):
 
 
 class LoopThread:
-    """A thread with an event loop. The loop serves one run after another, and the runs that code on the loop starts.
+    """A thread with an event loop, on which runs live.
 
-    Without ``loop``, the thread creates an asyncio loop. If ``is_kept`` is True, the loop thread does not end after a
-    run, but waits for the next run of the thread that created it.
+    The creator of this object is another thread. The creator's runs live here one after another. Runs that code on the
+    loop starts live here too. Without ``loop``, the new thread creates an asyncio loop. When all runs are over, the new
+    thread waits for the creator's next run if ``is_kept`` is True. Otherwise the new thread ends.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None, *, is_kept: bool = False) -> None:
@@ -86,13 +87,13 @@ class LoopThread:
     def is_lost(self) -> bool:
         """Whether no run can start here.
 
-        This is so if the thread could not be started, if the loop is ending or has ended, or if this process is a fork
-        of the process in which the loop lives.
+        The causes are: the thread could not be started, the loop is ending or has ended, or this process is a fork of
+        the process in which the loop lives.
         """
         return self._is_stopping or self._process != os.getpid()
 
     def is_free(self) -> bool:
-        """Return whether no run is active here. Disposed runs first get a moment to clean up."""
+        """Return whether no run is active here. First wait a moment for each disposed run to clean up."""
         for stay in list(self.active):
             if stay.handle is not None and stay.handle.is_disposed:
                 stay.handle.join(CLOSE_WAIT_S)
@@ -133,8 +134,8 @@ class LoopThread:
                 try:
                     loop.run_until_complete(self._main())
                 except BaseException as error:
-                    # For example, a callback has called sys.exit(). The readers of the runs on this loop get the error.
-                    # If no reader waits, the error is raised here.
+                    # For example, a callback has called sys.exit(). The observers of the runs on this loop get the
+                    # error. If all runs are over, the error is raised here.
                     guards = [stay.guard for stay in self._stays if stay.guard is not None]
                     waiting = [guard for guard in guards if not guard.is_over]
                     if not waiting:
@@ -167,7 +168,7 @@ class LoopThread:
         asyncio.get_running_loop().create_task(run.serve(), name="rxflow run")
 
     def enter(self, handle: RunHandle | None = None) -> Stay:
-        """Keep this thread alive until the returned Stay is disposed. Call this only on the loop's thread."""
+        """Keep the loop's thread alive until the returned Stay is disposed. Call this only on the loop's thread."""
         stay = Stay(self, handle)
         self.active.add(stay)
         self._stays.add(stay)
@@ -181,13 +182,16 @@ class LoopThread:
     def call_soon(self, callback: Callable[[], object]) -> bool:
         """Call ``callback`` soon on the loop's thread. Return False if there is no loop yet, or the loop is closed.
 
-        ``callback`` gets an empty context. Otherwise a timer that the callback sets would keep the caller's
-        context alive.
+        The callback gets an empty context. If it got the caller's context, a timer that the callback sets would keep
+        that context alive.
         """
         return self._loop is not None and call_soon(self._loop, callback, context=Context())
 
     def leave(self, stay: Stay) -> None:
-        """Note that the run of ``stay`` is over. Call this only on the loop's thread."""
+        """Remove ``stay``, which is over. If no other Stay is left, the thread waits for the next run, or ends.
+
+        Call this only on the loop's thread.
+        """
         self.active.discard(stay)
         if stay in self._stays:
             self._stays.discard(stay)
@@ -204,7 +208,7 @@ class LoopThread:
     def retire(self) -> None:
         """Let the loop end when no run lives here any more.
 
-        Called when the thread that created this loop thread has ended.
+        This is called when the thread that created this object has ended.
         """
         self._is_kept = False
         if not self.is_lost:
@@ -230,9 +234,9 @@ class LoopThread:
 
 @contextmanager
 def _open_loop(given: asyncio.AbstractEventLoop | None) -> Generator[asyncio.AbstractEventLoop]:
-    """Open a loop for the ``with`` block, and close it as :class:`asyncio.Runner` does.
+    """Open a loop for the ``with`` block, and close the loop as :class:`asyncio.Runner` does.
 
-    If ``given`` is None, the loop is a new one, and :class:`_Tasks` finds its unfinished tasks.
+    If ``given`` is None, create a new loop. :class:`_Tasks` finds the unfinished tasks of a new loop.
     """
     loop = asyncio.new_event_loop() if given is None else given
     tasks = _Tasks()
@@ -254,10 +258,10 @@ def _open_loop(given: asyncio.AbstractEventLoop | None) -> Generator[asyncio.Abs
 
 
 class _Tasks:
-    """Creates the tasks of one loop, and finds the unfinished ones when the loop closes.
+    """Creates the tasks of one loop, and finds the unfinished tasks when the loop closes.
 
-    ``asyncio.all_tasks`` checks the tasks of all loops. In a server with 1,000 readers and 5,000 tasks, that would
-    block all threads for 2 ms at the end of each run.
+    ``asyncio.all_tasks`` checks the tasks of all loops. In a server with 1,000 readers and 5,000 tasks, this check
+    would block all threads for 2 ms at the end of each run.
     """
 
     def __init__(self) -> None:
@@ -286,10 +290,10 @@ def _cancel(tasks: Collection[asyncio.Task[Any]], loop: asyncio.AbstractEventLoo
 
 
 class ThreadRun(RunHandle, Generic[T]):
-    """A run on a loop thread.
+    """The handle of a run on a loop thread.
 
-    ``part_of`` is the run that this run is a part of; None if there is none. ``is_read`` is True if a reader will wait
-    for the items of this run.
+    ``part_of`` is the surrounding run; None if there is none. ``is_read`` is True if a reader will wait for the items
+    of this run.
     """
 
     def __init__(
@@ -308,7 +312,7 @@ class ThreadRun(RunHandle, Generic[T]):
         self._is_over: asyncio.Event | None = None
         self._left = Flag()
         loop = _hooks.loop_factory() if _hooks.loop_factory is not None else None
-        # Count the reader before the loop runs, because the loop must know of the reader from its first step on.
+        # Count the reader before the loop runs, because the first step of the loop must already know of the reader.
         count = _hooks.thread_count(loop) if loop is not None and is_read else None
         self._reader = count.reader() if count is not None else None
         self._host = LoopThread(loop) if loop is not None else _free_loop_thread()
@@ -322,8 +326,8 @@ class ThreadRun(RunHandle, Generic[T]):
     def begin(self) -> None:
         """Start the run.
 
-        Before this, :func:`rxflow._streaming.launch.start` passes this object to its argument ``hold``, because the
-        code of the run may stop the run at once.
+        Before this, :func:`rxflow._streaming.launch.start` calls ``hold`` with this object, because the code of the run
+        may stop the run at once.
         """
         self._host.serve(self)
 
@@ -333,7 +337,7 @@ class ThreadRun(RunHandle, Generic[T]):
         part_of = self._part_of
         self.run = run = Run(loop) if part_of is None else part_of.elsewhere(loop)
         # First set _is_over, then read is_disposed. dispose() first sets is_disposed, then reads _is_over. So if both
-        # run at once, at least one of them sees the other.
+        # methods run at once, at least one of them sees what the other has set.
         self._is_over = is_over = asyncio.Event()
         build, self._build = self._build, None
         try:
@@ -363,7 +367,7 @@ class ThreadRun(RunHandle, Generic[T]):
 
     def interrupt(self) -> None:
         """Stop all runs on the loop of this run, because Ctrl-C has interrupted the thread that waits for this run."""
-        self.dispose()  # dispose_runs() does not stop this run if it has not started yet
+        self.dispose()  # dispose_runs() does not stop a run that has not started yet
         self._host.dispose_runs()
 
     def pause(self) -> _hooks.Pause | None:
@@ -375,18 +379,21 @@ class ThreadRun(RunHandle, Generic[T]):
 
 
 class _LoopThreads:
-    """The loop threads that are kept for the runs of one thread, in the order in which they were created."""
+    """The loop threads that are kept for the runs of one thread, oldest first."""
 
     def __init__(self) -> None:
         self.threads: list[LoopThread] = []
 
-    def __del__(self) -> None:  # the thread whose runs shared these loops has ended
+    def __del__(self) -> None:  # called when the thread that starts the runs has ended
         for thread in self.threads:
             thread.retire()
 
 
 def _free_loop_thread() -> LoopThread:
-    """Return a loop thread for a new run of this thread: the first one without an active run, or a new one."""
+    """Return a loop thread for a new run of this thread.
+
+    This is the first kept loop thread without an active run. If there is none, it is a new loop thread.
+    """
     loops: _LoopThreads | None = getattr(_of_this_thread, "loops", None)
     if loops is None:
         loops = _of_this_thread.loops = _LoopThreads()
@@ -403,14 +410,14 @@ def _free_loop_thread() -> LoopThread:
 
 
 live: set[LoopThread] = set()
-"""All loop threads that were started and have not ended."""
+"""All started loop threads that have not ended."""
 
 _of_this_thread = threading.local()
 hosts: dict[asyncio.AbstractEventLoop, LoopThread] = {}
 
 
 _EXIT_WAIT_S = 3.0
-"""How many seconds the interpreter's exit waits for all loop threads together.
+"""How long the interpreter's exit waits for all loop threads together, in seconds.
 
 Without a limit, code that blocks its loop could keep the interpreter from exiting.
 """
@@ -423,10 +430,10 @@ def stop_all() -> None:
     A loop thread that still runs while the interpreter shuts down can hang the interpreter.
     """
     for handle in list(at_home):
-        handle.dispose()  # otherwise asyncio would report tasks that are left on the program's stopped loops
+        handle.dispose()  # otherwise asyncio would report the tasks that are left on stopped loops of the program
     for thread in list(live):
         thread.stop()
     until = time.monotonic() + _EXIT_WAIT_S
     for thread in list(live):
-        if thread.thread.ident is not None:  # otherwise Ctrl-C has prevented the start of the thread
+        if thread.thread.ident is not None:  # None if Ctrl-C has prevented the start of the thread
             thread.thread.join(max(0.0, until - time.monotonic()))

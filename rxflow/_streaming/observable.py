@@ -1,7 +1,7 @@
 """The Observable of a run, and the feeds that read it.
 
-``events()`` returns all events of a run, and ``observe()`` returns a selection of them. rxflow's operators on events
-become a part of the run. They work on all events, and the selection is made from their results.
+``events()`` returns all events of a run, and ``observe()`` returns a selection of the events. rxflow's operators on
+events become a part of the run. The operators work on all events, and the selection is made from the results.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ OnEvents: TypeAlias = Callable[[Observable[Event]], Observable[Event]]
 
 
 class EventStream(Observable[T], Generic[T]):
-    """A cold Observable of a run's events, or of a selection of them. Each subscription is a separate run.
+    """A cold Observable of a run's events, or of a selection of the events. Each subscription starts a separate run.
 
-    It is not iterable: ``pipe(ops.to_output())`` returns an object for ``for`` and ``async for``.
+    This class is not iterable. ``pipe(ops.to_output())`` returns an object for ``for`` and ``async for``.
 
-    ``origin`` is a function that builds the run. It may also be an Observable. In this case, there is no run: the
-    operators and the selection work on the items of that Observable.
+    ``origin`` is a function that builds the run. If ``origin`` is an Observable instead, there is no run: the operators
+    and the selection work on the items of ``origin``.
     """
 
-    # RxPY's Observables have a __getitem__, so without this line Python would iterate over them without end. The
-    # line also makes isinstance(…, Iterable) False. RxPY uses this test to distinguish lists from streams.
+    # RxPY's Observables have a __getitem__, so without this line, ``for`` would never end. Do not use a method that
+    # raises instead: isinstance(…, Iterable) would be True, and RxPY uses this test to recognize lists.
     __iter__: ClassVar[None] = None
 
     @overload
@@ -95,7 +95,7 @@ class EventStream(Observable[T], Generic[T]):
         return self._like(self._selection, operators=(*self._operators, operator))
 
     def reselect(self, change: Callable[[Selection[T]], Selection[U]]) -> EventStream[U]:
-        """Return this stream with another selection, which ``change`` makes from the present one."""
+        """Return this stream with another selection, which ``change`` makes from the present selection."""
         return self._like(change(self._selection))
 
     def select(self, selection: Selection[U]) -> EventStream[U]:
@@ -103,12 +103,12 @@ class EventStream(Observable[T], Generic[T]):
         return self._like(selection)
 
     def with_answerer(self, answerer: Answerer) -> EventStream[T]:
-        """Return this run with one more answerer, which is asked before the surrounding answerers."""
+        """Return this run with one more answerer, which is asked before the answerers of surrounding code."""
         build = cast(Build[Event], self._origin)
         return self._like(self._selection, origin=lambda scope: build(scope.with_answerer(answerer)))
 
     def resume_from(self, journal: Journal) -> EventStream[T]:
-        """Return the continuation of the run that ``journal`` has recorded. Its first event is ``FlowResumed``."""
+        """Return the continuation of the run that ``journal`` has recorded. The first event is ``FlowResumed``."""
         build = cast(Build[Event], self._origin)
 
         def resume(scope: Scope) -> Observable[Event]:
@@ -124,10 +124,10 @@ class EventStream(Observable[T], Generic[T]):
         return self._like(self._selection, origin=resume, enter=journal.resume)
 
     def with_log(self, flush: Callable[[asyncio.AbstractEventLoop], Awaitable[None]]) -> EventStream[T]:
-        """Return this run with a function that waits for the run's log.
+        """Return this run with ``flush``, a function that waits for the run's log.
 
-        ``flush(loop)`` waits until the log has all events that the run has emitted on ``loop``. The run calls it before
-        actions that must not be repeated.
+        ``flush(loop)`` waits until the log has all events that the run has emitted on ``loop``. The run calls ``flush``
+        before actions that must not be repeated.
         """
         before = self._enter
 
@@ -140,8 +140,8 @@ class EventStream(Observable[T], Generic[T]):
     def part_of(self, origin: Origin) -> EventStream[T]:
         """Return this run as a part of a run in another process.
 
-        The part has the labels of ``origin``, and its spans are inside the span of ``origin``. The part has an id of
-        its own, which begins with the id of the other run. So the other run can distinguish these spans from its own.
+        The part has the labels of ``origin``, and its spans are inside the span of ``origin``. The part has its own id,
+        which begins with the id of the other run. So the other run can distinguish the part's spans from its own spans.
         """
 
         def enter(scope: Scope) -> Scope:
@@ -153,7 +153,7 @@ class EventStream(Observable[T], Generic[T]):
     def with_events(self) -> EventStream[T | Behind]:
         """Return this stream with the events of the run, except StreamChunks, between the items.
 
-        Each of these events is wrapped in :class:`Behind`. This is for code that needs events that are not selected.
+        Each of these events is wrapped in :class:`Behind`. This is for code that also needs unselected events.
         """
         return self.reselect(_with_events)
 
@@ -164,18 +164,18 @@ class EventStream(Observable[T], Generic[T]):
     def as_part(self) -> EventStream[T]:
         """Return this stream for use inside another run.
 
-        The returned stream does not number its events: they already have numbers, or the surrounding run numbers them.
+        The returned stream does not number its events, because the surrounding run numbers them.
         """
         part = self._like(self._selection)
         part._is_part = True
         return part
 
     def build_at(self, border: Border) -> Observable[T]:
-        """Return this run as a part of the run of ``border``, for an operator that adds this run to that run."""
+        """Return this run as a part of the run of ``border``. Operators use this to add one run to another."""
         leaf, origin = current_emitter(), cast(Build[Event], self._origin)
         return self._apply_operators(for_code_of(leaf, border.guard(origin), border.scope))
 
-    if not TYPE_CHECKING:  # for type checkers, RxPY's pipe() has the type of each operator's result
+    if not TYPE_CHECKING:  # type checkers use RxPY's pipe(), which has a type for each operator's result
 
         def pipe(self, *operators: Callable[[Any], Any]) -> Any:
             return _keep_run(super().pipe(*operators))
@@ -198,10 +198,10 @@ class EventStream(Observable[T], Generic[T]):
         is_read: bool = True,
         enter: Callable[[Border], object] = lambda border: None,
     ) -> None:
-        """Start a run for a reader.
+        """Start a run for ``reader``, which observes the run.
 
-        ``enter`` is called with the border of the run. The other arguments are those of
-        :func:`rxflow._streaming.launch.start`.
+        ``enter`` is called with the border of the run. :func:`rxflow._streaming.launch.start` describes the other
+        arguments.
         """
         build = self._build_for(leaf, is_users=False, enter=enter)
         start(build, reader, leaf=leaf, blocking=blocking, is_read=is_read, hold=hold)
@@ -210,7 +210,7 @@ class EventStream(Observable[T], Generic[T]):
         if self._source is not None:
             return self._apply_operators(self._source).subscribe(observer, scheduler=scheduler)
         leaf = current_emitter()
-        # A NewThreadScheduler comes from RxPY's run(), which then blocks until the end. RxPY's operators pass the
+        # RxPY's run() subscribes with a NewThreadScheduler, and then blocks until the end. RxPY's operators pass the
         # scheduler on to this stream.
         is_awaited = isinstance(scheduler, NewThreadScheduler)
         build = self._build_for(leaf, is_users=True)
@@ -267,10 +267,10 @@ class EventStream(Observable[T], Generic[T]):
 
 
 class _Pipeline(Observable[T], Generic[T]):
-    """The result of RxPY's operators on a run. It differs from other Observables in :meth:`run`: Ctrl-C stops the run.
+    """The result of RxPY's operators on a run. Unlike in other Observables, Ctrl-C in :meth:`run` stops the run.
 
-    RxPY's operators may subscribe a run in another thread, where no signal handler can be set. So the thread that waits
-    in :meth:`run` disposes the run. Methods such as ``map`` call :meth:`pipe`, so their results are of this class too.
+    RxPY's operators may subscribe to a run in another thread, where no signal handler can be set. So the thread that
+    waits in :meth:`run` disposes the run. Methods such as ``map`` call :meth:`pipe`, so their results have this class.
     """
 
     def __init__(self, source: Observable[T]) -> None:
@@ -314,7 +314,7 @@ def _defer(build: Build[Event], scope: Scope) -> Observable[Event]:
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """An event of a run in a stream that also has the items of a selection: see :meth:`EventStream.with_events`."""
+    """Wraps an event of a run in a stream that also has the items of a selection (:meth:`EventStream.with_events`)."""
 
     event: Event
 
@@ -385,9 +385,9 @@ def _with_events(shown: Selection[T]) -> Selection[T | Behind]:
 
 
 class SourceFeed(SubscribedFeed[Item, T, Observable[T]], Generic[Item, T]):
-    """Subscribes an Observable. If it is a run, ``launch.start()`` chooses the loop on which it lives.
+    """Subscribes to an Observable. If the Observable is a run, ``launch.start()`` chooses the loop for the run.
 
-    Any other Observable is subscribed in the thread of the reader that pulls first.
+    If it is not a run, the feed subscribes in the thread of the reader that pulls first.
     """
 
     def __init__(self, log: Log[Item], source: Observable[T]) -> None:
@@ -408,13 +408,13 @@ class SourceFeed(SubscribedFeed[Item, T, Observable[T]], Generic[Item, T]):
         loop = running_loop()
         handle = RunHandle(home=loop)
         self._hold(handle)
-        # Without this scheduler, RxPY's operators would run their timers in other threads, by the wall clock.
+        # Without this scheduler, RxPY's operators would run their timers in other threads, with the wall clock.
         scheduler = LoopScheduler(loop) if loop is not None else None
         handle.hold(source.subscribe(self, scheduler=scheduler))
 
 
 class _LastFeed(SubscribedFeed[T, T, Observable[T]], Generic[T]):
-    """Keeps the last item, and logs none. So the waiting thread is woken only at the end."""
+    """Keeps the last item, and logs no items. So the waiting thread is woken only at the end."""
 
     def __init__(self, source: Observable[T], scheduler: SchedulerBase | None) -> None:
         super().__init__(Log(), source)
@@ -427,8 +427,8 @@ class _LastFeed(SubscribedFeed[T, T, Observable[T]], Generic[T]):
             return
         handle = RunHandle()
         self._hold(handle)
-        # RxPY's run() also uses a NewThreadScheduler. EventStream._on_subscribe() recognizes it, and then knows that
-        # this thread waits.
+        # RxPY's run() also uses a NewThreadScheduler. From this scheduler, EventStream._on_subscribe() knows that this
+        # thread waits.
         handle.hold(source.subscribe(self, scheduler=self._scheduler or NewThreadScheduler()))
 
     @property
@@ -436,7 +436,7 @@ class _LastFeed(SubscribedFeed[T, T, Observable[T]], Generic[T]):
         """The last item.
 
         Raises:
-            CancelledError: the run that this code belongs to was cancelled.
+            CancelledError: the run that the calling code belongs to was cancelled.
             SequenceContainsNoElementsError: there was no item.
         """
         self._log.raise_error()

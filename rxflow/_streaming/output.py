@@ -1,4 +1,4 @@
-"""The outputs: objects that programs iterate over, to read a flow, a crew, an agent or any other Observable."""
+"""The outputs: a program iterates over them to read a flow, a crew, an agent or any other Observable."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Result = TypeVar("Result")
 
 
 class Readable(Generic[Item, Result]):
-    """The base class of all outputs. It holds the log of a run, and the feed that fills the log.
+    """The base class of all outputs. An output has the log of a run, and the feed that fills the log.
 
     The first reader that asks for an item starts the run. Every iteration, sync or async, yields all items from the
     first one on, and waits for further items. So a second or a late reader misses nothing. If the run has failed, an
     iteration raises the error after the items that had arrived. :attr:`result` raises the same error.
 
-    Leaving a loop with ``break`` does not cancel the run. These cancel it: ``close()``, ``aclose()``, the end of a
-    ``with`` or ``async with`` block, and dropping the last reference to the output.
+    The run is cancelled by ``close()``, by ``aclose()``, at the end of a ``with`` or ``async with`` block, and when the
+    last reference to the output is dropped. Leaving a loop with ``break`` does not cancel the run.
     """
 
     _items_are: ClassVar[str] = "items"
@@ -46,7 +46,7 @@ class Readable(Generic[Item, Result]):
         """The result of the run.
 
         Raises:
-            RunPaused: the run waits for answers. The exception's ``pending`` has the questions.
+            RunPaused: the run waits for answers. The attribute ``pending`` of the exception has the questions.
             RuntimeError: the stream has not ended yet, or it was cancelled.
             Exception: the run's own error, if it failed.
         """
@@ -61,7 +61,7 @@ class Readable(Generic[Item, Result]):
     def is_completed(self) -> bool:
         """Whether the stream has ended.
 
-        It ends with a result, with an error, by cancellation, or because it waits for answers.
+        A stream ends with a result, with an error, by cancellation, or because the run waits for answers.
         """
         return self._log.is_ended
 
@@ -72,7 +72,7 @@ class Readable(Generic[Item, Result]):
 
     @property
     def is_paused(self) -> bool:
-        """Whether the stream has ended because its run waits for answers. :attr:`result` then raises RunPaused."""
+        """Whether the run waits for answers. If it does, :attr:`result` raises RunPaused after the stream's end."""
         return self._feed.is_paused
 
     def __iter__(self) -> Iterator[Item]:
@@ -85,8 +85,8 @@ class Readable(Generic[Item, Result]):
         """Stop the run, and close its connections to providers.
 
         May be called from any thread, and more than once. Never raises. After the end of the stream, this does nothing.
-        A sync method that is still running cannot be interrupted. But its events do not reach the stream any more, and
-        it cannot start new work in the run.
+        A sync method that is still running cannot be interrupted. But the method's events do not reach the stream any
+        more, and the method cannot start new work in the run.
         """
         self._feed.close()
 
@@ -117,7 +117,7 @@ class Readable(Generic[Item, Result]):
         await self.aclose()
 
     def __del__(self) -> None:
-        feed: Feed | None = getattr(self, "_feed", None)  # a constructor that raised has not set it
+        feed: Feed | None = getattr(self, "_feed", None)  # None if the constructor raised
         if feed is not None and feed.is_running:
             feed.close()
             warnings.warn(
@@ -132,7 +132,7 @@ class Readable(Generic[Item, Result]):
         return f"<{type(self).__name__} {self._state}, {len(self._log)} {self._items_are}>"
 
     def _repr_html_(self) -> str:
-        from rxflow._text import draw_card, draw_text  # imported only in notebooks
+        from rxflow._text import draw_card, draw_text  # imported here, because only notebooks need it
 
         text = join_text(self._log.copy())
         return draw_card(type(self).__name__, f"{self._state}, {len(self._log)} {self._items_are}", draw_text(text))
@@ -164,8 +164,8 @@ class _Reader(LogReader[Item]):
         """If no more items will come, raise the error of the run, or ``end`` if the run has not failed.
 
         Raises:
-            CancelledError: this stream was cancelled, together with the run that the calling code belongs to. If
-                ``end`` were raised instead, the code after the loop would take the chunks so far for the whole text.
+            CancelledError: this stream was cancelled together with the run that the calling code belongs to. Without
+                this error, the code after the loop would treat the chunks so far as the whole text.
         """
         if self._log.is_ended and self.position == len(self._log):
             self._log.raise_error()
@@ -176,14 +176,14 @@ class _Reader(LogReader[Item]):
 
 class _Cursor(_Reader[Item], Iterator[Item]):
     def __iter__(self) -> Iterator[Item]:
-        # Call watch() for each ``for`` loop, because a notebook restores Python's own signal handler for each cell.
+        # Call watch() in each ``for`` loop, because a notebook restores Python's own signal handler for each cell.
         if not self._log.is_ended:
             interrupts.watch(self)
         return self
 
     def __next__(self) -> Item:
-        # Look for an item before reading it. If this code caught an IndexError instead, the run's error would be raised
-        # "during handling of the above exception".
+        # Look for an item before reading it. If this code read first and caught an IndexError, the traceback of the
+        # run's error would begin with that IndexError.
         while self._offset == len(self._block) and self.has_read_all():
             interrupts.watch(self)
             self._feed.pull(self.position)
@@ -219,7 +219,7 @@ class StreamingOutput(Readable[StreamChunk, T], Generic[T]):
     _items_are = "chunks"
     _finished: ClassVar[
         type[FlowFinished] | type[CrewFinished] | type[TaskFinished]
-    ]  # the type of the event that has the result
+    ]  # the type of the event with the result
 
     def __init__(
         self,
@@ -250,13 +250,13 @@ class StreamingOutput(Readable[StreamChunk, T], Generic[T]):
         return self._log.copy()
 
     def get_full_text(self) -> str:
-        """Return the TEXT chunks that have arrived so far, joined."""
+        """Return the joined text of the TEXT chunks that have arrived so far."""
         blocks = self._log.blocks.copy()
         return "".join(block.read_text() if isinstance(block, PackedChunks) else join_text(block) for block in blocks)
 
 
 class FlowStreamingOutput(StreamingOutput[Any]):
-    """The stream of one flow run. ``result`` is the result of the last method to complete."""
+    """The stream of one flow run. ``result`` is the result of the method that finished last."""
 
     _finished = FlowFinished
 
@@ -278,9 +278,10 @@ def _chunk(event: Event) -> StreamChunk | None:
 
 
 class PipelineOutput(Readable[T, T], Generic[T]):
-    """The items of any Observable. :class:`Readable` describes when it is subscribed, and what readers get.
+    """The items of any Observable. :class:`Readable` describes what readers get.
 
-    ``result`` is the last item. If there was no item, ``result`` raises RxPY's SequenceContainsNoElementsError.
+    The first reader subscribes to the Observable. ``result`` is the last item. If there was no item, ``result`` raises
+    RxPY's SequenceContainsNoElementsError.
 
     Raises:
         TypeError: ``source`` is not an Observable.
@@ -301,8 +302,6 @@ class PipelineOutput(Readable[T, T], Generic[T]):
 
 
 class _PipelineFeed(SourceFeed[T, T], Generic[T]):
-    """Logs all items, and keeps the last one."""
-
     def __init__(self, log: Log[T], source: Observable[T]) -> None:
         super().__init__(log, source)
         self._last: list[T] = []
@@ -320,9 +319,10 @@ class _PipelineFeed(SourceFeed[T, T], Generic[T]):
 
 
 async def read_out(returned: Any) -> Any:
-    """If ``returned`` is an output, read it to its end and return its result. Otherwise return ``returned`` itself.
+    """If ``returned`` is an output, read the output to its end, and return its result. Otherwise return ``returned``.
 
-    If the output belongs to a flow, a crew or an agent, reading it also emits its events in the calling code's stream.
+    If this call starts the run of a flow, a crew or an agent, the run's events are also emitted in the calling code's
+    stream.
     """
     if not isinstance(returned, Readable):
         return returned

@@ -1,9 +1,9 @@
 """Questions that a run asks people: who answers, how long the run waits, and what happens if nobody answers.
 
-A leaf asks with :func:`ask`, which emits ``InputRequested`` and then asks the answerers of the leaf's scope, innermost
-first. The console, if there is one, is asked last. The first answer is validated, and ``InputReceived`` is emitted. If
-there is no answer, the leaf raises :class:`Unanswered`. Concurrent work then continues to its end, and the outermost
-stream ends with ``FlowPaused``.
+A leaf calls :func:`ask`. This function emits ``InputRequested`` and then asks the answerers of the leaf's scope,
+innermost first. The console, if there is one, is asked last. The first answer is validated, and ``InputReceived`` is
+emitted. If there is no answer, the leaf raises :class:`Unanswered`. Concurrent work then continues to its end, and the
+outermost stream ends with ``FlowPaused``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class ProvidesInput(Protocol):
-    """A provider in CrewAI's form, for ``self.ask``."""
+    """A provider with the interface of CrewAI's input providers, for ``self.ask`` in a flow."""
 
     @property
     def request_input(self) -> Callable[..., Any]:
@@ -47,7 +47,7 @@ class ProvidesInput(Protocol):
 
 
 class ProvidesFeedback(Protocol):
-    """A provider in CrewAI's form, for ``@human_feedback``."""
+    """A provider with the interface of CrewAI's feedback providers, for ``@human_feedback``."""
 
     @property
     def request_feedback(self) -> Callable[..., Any]:
@@ -59,16 +59,16 @@ class ProvidesFeedback(Protocol):
 
 
 Who: TypeAlias = Callable[[InputRequested], Any] | Observable[Any] | Answerer | ProvidesInput | ProvidesFeedback
-"""Everything that can answer questions; see :func:`rxflow.operators.answer_with`."""
+"""Whatever can answer questions; see :func:`rxflow.operators.answer_with`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question(Generic[T]):
     """A question of a leaf.
 
-    ``answer`` is the type that answers must have. If ``schema`` is given, it replaces the JSON Schema of that type in
-    the event. ``check`` raises ValueError if an answer has the right type, but is not acceptable. ``timeout`` is the
-    time for the answer, in seconds; None means no limit.
+    ``answer`` is the type of the answer. The event contains ``schema``, or the JSON Schema of this type if ``schema``
+    is None. ``check`` raises ValueError if an answer has the right type, but is not acceptable. ``timeout`` is the time
+    for the answer, in seconds; None means no limit.
     """
 
     kind: str
@@ -96,7 +96,7 @@ class Question(Generic[T]):
         )
 
     def validate(self, request: InputRequested, answer: object) -> T:
-        """Return ``answer``, converted to the required type. Raises ValueError if it does not fit."""
+        """Return ``answer``, converted to the required type. Raises ValueError if ``answer`` does not fit."""
         try:
             value = TypeAdapter(self.answer).validate_python(answer)
             self.check(value)
@@ -109,7 +109,8 @@ class Question(Generic[T]):
 async def ask(emitter: Emitter, question: Question[T], first: Sequence[Answerer] = ()) -> T | None:
     """Ask a question, and return the answer; None if the time ran out.
 
-    The answerers in ``first`` are asked first, then those of the emitter's scope.
+    The answerers in ``first`` are asked first, then the answerers of the emitter's scope. In a resumed run, a recorded
+    answer to the question is returned instead.
 
     Raises:
         ValueError: the answer does not fit the question.
@@ -131,22 +132,23 @@ async def ask(emitter: Emitter, question: Question[T], first: Sequence[Answerer]
     for answerer in answerers:
         answerer.expect(request)
     try:
-        if asked is None:  # otherwise Journal.open() has already repeated the question
+        if asked is None:  # otherwise the log already has the question
             emitter.on_next(request)
-            await emitter.run.flush()  # the log must not lose a question that people see, nor the events before it
+            # People see the question already, so the log must not lose the question, nor the events before it.
+            await emitter.run.flush()
         value = await _answer_in_time(question, request, answerers, seconds)
     finally:
         for answerer in answerers:
             answerer.forget(request)
     emitter.on_next(InputReceived(origin=emitter.origin, request_id=request.request_id, value=value))
-    await emitter.run.flush()  # the log must not lose the answer, because nobody may be asked twice
+    await emitter.run.flush()  # without the answer in the log, a resumed run would ask again
     return value
 
 
 async def _answer_in_time(
     question: Question[T], request: InputRequested, answerers: Sequence[Answerer], seconds: float | None
 ) -> T | None:
-    """Return the answer; None if there is none within ``seconds``. If ``seconds`` is None, there is no limit."""
+    """Return the answer; None if there is no answer within ``seconds``. If ``seconds`` is None, there is no limit."""
     if seconds is not None and seconds <= 0:
         return None
     limit = asyncio.timeout(seconds)
@@ -167,8 +169,8 @@ async def find_answer(
     Return what ``check`` returns for the first answer.
 
     Raises:
-        ValueError: ``check`` has refused the answer. If a person has typed it at the console, the person is asked again
-            instead.
+        ValueError: ``check`` has refused the answer. If a person has typed the answer at the console, this error is not
+            raised, and the person is asked again.
         Unanswered: there is no answer.
     """
     for answerer in answerers:
@@ -192,17 +194,18 @@ async def _ask_one(answerer: Answerer, request: InputRequested, check: Callable[
             return check(answer)
         except ValueError as error:
             if not isinstance(answerer, _AtConsole) or is_input_replaced():
-                raise  # only a person is asked again: a function would give the same answer
+                raise  # do not ask again, because a function would give the same answer
             shown = replace(request, message=f"{error}\n{request.message}")
 
 
 def answerer_of(given: Who, flow: object = None) -> Answerer:
-    """Return an answerer for ``given``: a function, an Observable, an :class:`Inbox`, or a provider in CrewAI's form.
+    """Return an answerer for ``given``.
 
-    A provider is called with ``flow``, the flow that asks.
+    ``given`` is a function, an Observable, an :class:`Inbox` or another answerer, or a provider with CrewAI's
+    interface. The methods of a provider get ``flow``, the flow that asks.
 
     Raises:
-        TypeError: ``given`` is none of these.
+        TypeError: ``given`` has another type.
     """
     if isinstance(given, Answerer):
         return given
@@ -222,8 +225,8 @@ def answerer_of(given: Who, flow: object = None) -> Answerer:
 class _Calling(Answerer):
     """Calls a function for the answer.
 
-    An async function is called on the loop, any other function in a thread. If the run is cancelled, nothing waits for
-    that thread.
+    An async function is called on the loop, any other function in a thread. If the run is cancelled, the run does not
+    wait for the thread.
     """
 
     def __init__(self, function: Callable[[InputRequested], Any]) -> None:
@@ -261,10 +264,10 @@ class _Reading(Answerer):
 
 
 def adapt_provider(provider: Any, flow: object = None, context: object = None) -> Callable[[InputRequested], Any]:
-    """Return a function that asks a provider in CrewAI's form.
+    """Return a function that asks a provider with CrewAI's interface.
 
     If the provider has no method for a question, the function returns None, and the next answerer is asked. If
-    ``request_input`` returns None, this counts as an answer. It means that there is no input.
+    ``request_input`` returns None, this None is the answer, and no other answerer is asked.
     """
 
     def answer(request: InputRequested) -> Any:
@@ -287,7 +290,7 @@ async def _as_input(given: Awaitable[Any]) -> Any:
 
 
 async def _read(source: Observable[Any]) -> Any:
-    """Return the first item of ``source``; UNANSWERED if there is none."""
+    """Return the first item of ``source``; UNANSWERED if ``source`` completes without an item."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Any] = loop.create_future()
 
@@ -308,7 +311,7 @@ async def _read(source: Observable[Any]) -> Any:
 
 
 class Inbox(Answerer):
-    """Holds open questions, for a program that answers them from elsewhere: a page, a bot, another thread. ::
+    """Holds open questions until the program answers them, for example from a page, a bot or another thread. ::
 
         inbox = Inbox()
         output = flow.observe().pipe(ops.answer_with(inbox), ops.to_output())
@@ -316,8 +319,8 @@ class Inbox(Answerer):
         for request in inbox.pending:
             inbox.answer(request.request_id, "yes")
 
-    A question is open until it is answered or declined, its time runs out, or the run ends. :attr:`pending`,
-    :meth:`answer` and :meth:`decline` may be used in any thread.
+    A question is open until it is answered or declined, its time runs out, or the run ends. Any thread may use
+    :attr:`pending`, :meth:`answer` and :meth:`decline`.
     """
 
     def __init__(self) -> None:
@@ -334,17 +337,17 @@ class Inbox(Answerer):
         """Answer a question.
 
         Raises:
-            LookupError: the question is not open: it is unknown here, was answered, or its time ran out.
+            LookupError: the question is not open. It is unknown here, was answered or declined, or its time ran out.
             ValueError: the answer does not fit the schema of the question. The question stays open.
         """
         check_answer(self._look_up(request_id).request, value)
         self._settle(request_id, value)
 
     def decline(self, request_id: str) -> None:
-        """Leave a question to the next answerer, or to the console. If there is no answer, the run pauses.
+        """Leave a question to the next answerer, or to the console. If nobody answers, the run pauses.
 
         Raises:
-            LookupError: the question is not open, as for :meth:`answer`.
+            LookupError: the question is not open. The causes are those of :meth:`answer`.
         """
         self._settle(request_id, UNANSWERED)
 
@@ -379,14 +382,14 @@ class Inbox(Answerer):
     def _settle(self, request_id: str, value: Any) -> None:
         waiting = self._look_up(request_id)
         with self._lock:
-            waiting.answers.append(value)  # if two threads answer at once, the first answer counts
+            waiting.answers.append(value)  # if two threads answer at once, there are two answers, and the first counts
             tell = waiting.tell
         tell()
 
 
 @dataclass(slots=True)
 class _Open:
-    """A question in an inbox. It may be answered before the run waits for the answer."""
+    """A question in an inbox. The answer may come before the run waits for the answer."""
 
     request: InputRequested
     answers: list[Any] = field(default_factory=list[Any])
@@ -395,8 +398,8 @@ class _Open:
 
 def check_answer(request: InputRequested, value: object) -> None:
     """Raise ValueError if ``value`` does not fit the schema of the question ``request``."""
-    # Imported late, because most programs do not need it: they answer with functions, and Question.validate() checks
-    # these answers.
+    # Import jsonschema late, because most programs do not need it. They answer with functions, and Question.validate()
+    # checks the answers of functions.
     jsonschema: Any = import_module("jsonschema")
     try:
         jsonschema.validate(to_jsonable_python(value, fallback=str), dict(request.response_schema))
@@ -405,9 +408,9 @@ def check_answer(request: InputRequested, value: object) -> None:
 
 
 def asking(scope: Scope, question: Question[Any], before: Callable[[Emitter], Awaitable[None]] | None = None) -> Any:
-    """Return an Observable of one question's events, for code inside a method.
+    """Return an Observable that asks a question and emits the question's events, for code inside a method.
 
-    If ``before`` is given, it is awaited before the question is asked.
+    If ``before`` is given, ``before(emitter)`` is awaited before the question is asked.
     """
 
     async def work(emitter: Emitter) -> None:
@@ -419,7 +422,7 @@ def asking(scope: Scope, question: Question[Any], before: Callable[[Emitter], Aw
 
 
 def end_with_pause(observer: ObserverBase[Event], origin: Origin, error: Unanswered, is_outermost: bool) -> None:
-    """Emit FlowPaused for a flow, crew or agent that waits for answers, and end its stream.
+    """Emit FlowPaused for a flow, crew or agent that waits for answers, and end the stream of ``observer``.
 
     The outermost stream completes. Any other stream ends with ``error``, so that the surrounding flow or crew pauses
     too.

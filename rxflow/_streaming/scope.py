@@ -38,7 +38,7 @@ Start: TypeAlias = Callable[[ObserverBase[T], SchedulerBase | None], DisposableB
 class RunPart(Observable[T], Generic[T]):
     """An Observable that keeps Rx's contract without RxPY's help.
 
-    The contract: there is one terminal, and no signal comes after the terminal or after disposal.
+    The contract: there is at most one terminal, and no signal comes after the terminal or after disposal.
     """
 
     def __init__(self, start: Start[T]) -> None:
@@ -49,7 +49,7 @@ class RunPart(Observable[T], Generic[T]):
 def connect(source: Observable[T], observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
     """Subscribe ``observer`` to ``source``. The observer must be one of rxflow's own, and must not raise errors.
 
-    If ``source`` is a :class:`RunPart`, this leaves out the layer that RxPY puts around observers.
+    If ``source`` is a :class:`RunPart`, RxPY's own layer around the observer is left out.
     """
     if not isinstance(source, RunPart):
         return source.subscribe(observer, scheduler=scheduler)
@@ -64,8 +64,8 @@ class Holder(DisposableBase):
     """Holds one subscription, which may be set later. ``dispose`` may be called from any thread.
 
     No lock is needed. :meth:`hold` first stores the subscription, then reads ``is_disposed``. :meth:`dispose` first
-    sets ``is_disposed``, then reads the subscription. So if both run at once, at least one of them sees the other. If
-    both dispose the subscription, the second time has no effect.
+    sets ``is_disposed``, then reads the subscription. So if both methods run at once, at least one of them disposes the
+    subscription. If both do, the second disposal has no effect.
     """
 
     __slots__ = ("_held", "is_disposed")
@@ -75,7 +75,7 @@ class Holder(DisposableBase):
         self._held: DisposableBase | None = None
 
     def hold(self, subscription: DisposableBase) -> None:
-        """Dispose ``subscription`` together with this object, or now if this object was disposed before."""
+        """Dispose ``subscription`` together with this object, or now if this object is disposed already."""
         self._held = subscription
         if self.is_disposed:
             self._release()
@@ -108,7 +108,7 @@ class Owned(DisposableBase):
         return not self._items
 
     def add(self, item: DisposableBase) -> None:
-        """Dispose ``item`` when this object is disposed, or at once if that has already happened."""
+        """Dispose ``item`` when this object is disposed, or now if this object is disposed already."""
         self._items.append(item)
         if self.is_disposed:
             self.dispose()
@@ -119,8 +119,8 @@ class Owned(DisposableBase):
         item.dispose()
 
     def forget(self, item: DisposableBase) -> None:
-        """Remove ``item`` without disposing it, because it has ended."""
-        with suppress(ValueError):  # dispose() has already removed it
+        """Remove ``item``, which has ended, without disposing it."""
+        with suppress(ValueError):  # dispose() has already removed the item
             self._items.remove(item)
 
     def dispose(self) -> None:
@@ -134,7 +134,7 @@ class Owned(DisposableBase):
 
 
 class Cleanup(DisposableBase):
-    """Calls ``action`` when this object is disposed for the first time, in the thread that disposes it."""
+    """Calls ``action`` once, when this object is disposed for the first time, in the disposing thread."""
 
     __slots__ = ("_actions",)
 
@@ -167,7 +167,7 @@ class Answerer:
         """
 
     async def find_answer(self, request: InputRequested) -> Any:
-        """Return the answer; UNANSWERED leaves the question to the next answerer."""
+        """Return the answer. Return UNANSWERED to leave the question to the next answerer."""
         return UNANSWERED
 
     def forget(self, request: InputRequested) -> None:
@@ -177,8 +177,8 @@ class Answerer:
 class EventClock:
     """The time for the events of a run.
 
-    A single read from a provider's connection may contain many chunks. All these chunks get the time of the read. If
-    the clock was read for each chunk, it would take twice as long to number the chunks.
+    One read from a provider's connection may bring many chunks. All these chunks get the time of the read. Numbering
+    the chunks would take twice as long if the clock were read for each chunk.
     """
 
     __slots__ = ("read_at", "time")
@@ -186,7 +186,7 @@ class EventClock:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.time = wall_clock(loop)
         self.read_at = 0.0
-        """The time of the read whose deltas are being emitted. 0 at any other moment."""
+        """While the deltas of one read are emitted: the time of the read. 0 at any other moment."""
 
     def now(self) -> float:
         """Return the time for the next event, in seconds since the epoch."""
@@ -208,22 +208,22 @@ class Run:
     id: str = field(default_factory=lambda: str(uuid4()))
     spans: Iterator[int] = field(default_factory=_count)
     first_seq: int = 0
-    """The ``seq`` of the run's first event; above 0 if the run was resumed."""
+    """The ``seq`` of the run's first event. It is above 0 if the run was resumed."""
     tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
     leftovers: Owned = field(default_factory=Owned)
     """Nested Observables that some code still awaits although their leaf has ended. Disposing the run stops them."""
     connections: Owned = field(default_factory=Owned)
     """The open connections to providers.
 
-    When the last reader of a run leaves, ``rxflow.runs`` closes these before it stops the rest of the run.
+    When the last reader of a run leaves, ``rxflow.runs`` closes the connections before it stops the rest of the run.
     """
     journal: Journal | None = None
-    """What the run had done before it was resumed; None if the run was not resumed."""
+    """What the run had done before the resumption; None if the run was not resumed."""
     flush: Callable[[], Awaitable[None]] = _flush_nothing
-    """Waits until all events so far are in the run's log. If the run has no log, it returns at once."""
+    """Waits until all events so far are in the run's log. Returns at once if the run has no log."""
 
     calls: dict[str, Callable[[str], LLMCancelled]] = field(default_factory=dict[str, "Callable[[str], LLMCancelled]"])
-    """The LLM calls that have not ended, by the id of their spans.
+    """The LLM calls that have not ended. The keys are the ids of the calls' spans.
 
     Each value is a function that gets the reason of a cancellation, and returns the LLMCancelled event of the call.
     """
@@ -234,14 +234,14 @@ class Run:
     clock: EventClock = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "clock", EventClock(self.loop))  # Run is frozen: a plain assignment would raise
+        object.__setattr__(self, "clock", EventClock(self.loop))  # a plain assignment would raise, as Run is frozen
 
     def elsewhere(self, loop: asyncio.AbstractEventLoop) -> Run:
         """Return a copy of this object for a part of the run that lives on ``loop``."""
         return replace(self, loop=loop, tasks=set(), leftovers=Owned())
 
     def note_stopped(self, span_id: str) -> None:
-        """Tell the watchers that the leaf of this span was disposed, and why (see :func:`stopping`).
+        """Inform the watchers that the leaf of this span was disposed, and give the reason (see :func:`stopping`).
 
         May be called from any thread.
         """
@@ -251,7 +251,7 @@ class Run:
 
 
 class StopWatcher(Protocol):
-    """Is informed when a leaf is stopped. :class:`rxflow._streaming.border.Passage` implements this."""
+    """An object that is informed when a leaf is stopped, such as a :class:`rxflow._streaming.border.Passage`."""
 
     def note_stopped(self, span_id: str, reason: str) -> None:
         """Note that a leaf was disposed while its span was open. May be called from any thread."""
@@ -263,23 +263,23 @@ _stop_reasons: ContextVar[tuple[tuple[str, Callable[[], bool]], ...]] = ContextV
 
 @contextmanager
 def stopping(reason: str, holds: Callable[[], bool] = lambda: True) -> Generator[None]:
-    """Use ``reason`` for each leaf that is stopped in the ``with`` block while ``holds()`` is True.
+    """Set the reason for leaves that are stopped in the ``with`` block while ``holds()`` is True.
 
-    If blocks are nested, the innermost ``reason`` whose ``holds()`` is True is used.
+    If blocks are nested, the innermost block with a true ``holds()`` gives the reason.
     """
     token = _stop_reasons.set((*_stop_reasons.get(), (reason, holds)))
     try:
         yield
     finally:
-        with suppress(ValueError):  # if a coroutine is closed after its loop has ended, the context differs
+        with suppress(ValueError):  # the context differs if a coroutine is closed after its loop has ended
             _stop_reasons.reset(token)
 
 
 class UsageLedger:
     """The usage of all ended LLM calls of a flow, a crew or an agent.
 
-    ``around`` is the ledger of the surrounding flow, crew or agent, which counts the same calls. Each call adds its
-    usage directly, not through an event, because a stopped call cannot emit events any more.
+    ``around`` is the ledger of the surrounding flow, crew or agent. That ledger counts the same calls too. Each call
+    adds its usage directly to a ledger, because a stopped call cannot emit an event with its usage any more.
     """
 
     __slots__ = ("_around", "_costs", "_entries")
@@ -293,10 +293,10 @@ class UsageLedger:
         """Add the usage of one call. May be called from any thread, because any thread may stop a run.
 
         ``is_shown`` is True if the usage comes from an event. The surrounding flows, crews and agents see the same
-        event, and add its usage themselves. So in this case the usage is not passed on to their ledgers.
+        event, and add the usage themselves. So this ledger does not pass the usage on to ``around``.
         """
         self._entries.append(usage)
-        # Leave out the cost of calls that never reached the provider. It is None, which would make the total unknown.
+        # Leave out calls that never reached the provider. Their cost is None, which would make the total unknown.
         if cost is not None or usage.is_reported or usage.successful_requests:
             self._costs.append(cost)
         if self._around is not None and not is_shown:
@@ -309,7 +309,7 @@ class UsageLedger:
 
     @property
     def cost(self) -> float | None:
-        """The cost of all calls so far, in US dollars; None if the cost of any call is unknown."""
+        """The cost of all calls that reached a provider, in US dollars; None if one cost is unknown."""
         costs = list(self._costs)
         return None if None in costs else sum(cost for cost in costs if cost is not None)
 
@@ -318,8 +318,9 @@ class UsageLedger:
 class Scope:
     """The run and the labels that code belongs to.
 
-    The scope is passed as an argument. A context variable would hold the wrong scope: When an Observable completes, Rx
-    subscribes the next Observable in the same call, so the variable would still hold the scope of the completed one.
+    The scope is passed as an argument, because a context variable would hold the wrong scope. When an Observable
+    completes, Rx subscribes to the next one in the same call. The variable would still hold the scope of the completed
+    Observable.
     """
 
     run: Run
@@ -327,11 +328,11 @@ class Scope:
     context: Context = field(default_factory=copy_context)
     ledger: UsageLedger = field(default_factory=UsageLedger)
     answerers: tuple[Answerer, ...] = ()
-    """The answerers that are asked when this code asks people a question, in this order: innermost first."""
+    """The answerers for questions of the code. They are asked in this order, which is innermost first."""
     step: Step = ()
-    """In a resumed run: the flow, or the execution of a method, that the code belongs to. Otherwise empty."""
+    """In a resumed run: the step (flow or method call) that the code belongs to. In any other run: empty."""
     is_logged: bool = False
-    """Whether a surrounding flow, crew or agent is verbose. It then already logs the events of this scope."""
+    """Whether a surrounding flow, crew or agent is verbose, and thus already logs the events of this scope."""
 
     @property
     def is_outermost(self) -> bool:
@@ -348,7 +349,7 @@ class Scope:
         return cls(run, Origin(run_id=run.id, parent_run_id=parent_run_id), context)
 
     def of_private_run(self) -> Scope:
-        """Return a copy of the scope for a separate run with its own id. The parent is the run of this scope."""
+        """Return a copy of the scope for a separate run with its own id. The run of this scope is the parent."""
         own = replace(self.origin, run_id=str(uuid4()), parent_run_id=self.origin.run_id)
         return replace(self, origin=own, is_logged=False)
 
@@ -375,13 +376,13 @@ class Scope:
         return replace(self, is_logged=True)
 
     def with_own_ledger(self) -> Scope:
-        """Return a copy of the scope with a new ledger. The present ledger also counts the calls of the new one."""
+        """Return a copy of the scope with a new ledger. The ledger of this scope also counts the calls of the copy."""
         return replace(self, ledger=UsageLedger(around=self.ledger))
 
     def note_shown(self, event: LLMFinished | LLMFailed | LLMCancelled) -> None:
-        """Add the usage in ``event`` to the ledger, unless the call belongs to this run.
+        """If the call of ``event`` is not a call of this run, add the usage in ``event`` to the ledger.
 
-        Calls of this run add their usage themselves. Other calls do not, for example those in a recording.
+        Calls of this run add their usage themselves. Other calls do not, for example calls in a recording.
         """
         if not event.origin.span_id.startswith(f"{self.run.id}/"):
             self.ledger.note(event.usage, event.cost, is_shown=True)
@@ -390,8 +391,8 @@ class Scope:
 class RunHandle(Holder):
     """Holds a started run. ``dispose`` stops the run at once. It may be called from any thread, and more than once.
 
-    ``home`` is the loop on which the run lives, if the run shares the loop with the code that started it. Otherwise
-    ``home`` is None.
+    ``home`` is the loop on which the run lives. It is None if a loop thread was chosen for the run, or if there is no
+    loop.
     """
 
     def __init__(self, run: Run | None = None, home: AbstractEventLoop | None = None) -> None:
@@ -412,7 +413,7 @@ class RunHandle(Holder):
 
     @property
     def thread(self) -> threading.Thread | None:
-        """The run's loop thread; None if the run shares a loop with the code that started it."""
+        """The loop thread that was chosen for this run; None if none was chosen."""
         return None
 
     def dispose(self) -> None:
@@ -421,7 +422,7 @@ class RunHandle(Holder):
             self.run.leftovers.dispose()
 
     def why_it_stands_still(self) -> str | None:
-        """If the run has lost its loop, so that no more events can come, return the reason. Otherwise return None."""
+        """Return the reason why no more events can come, if the run has lost its loop. Otherwise return None."""
         if self.is_inherited:
             return f"its run lives in the process {self._process}, of which this one is a fork"
         if self.home is not None and self.home.is_closed():
@@ -431,13 +432,13 @@ class RunHandle(Holder):
     def join(self, timeout: float) -> None:
         """Wait up to ``timeout`` seconds until nothing of the run is left.
 
-        If the run has no loop thread of its own, return at once.
+        Return at once if no loop thread was chosen for the run.
         """
 
     def pause(self) -> _hooks.Pause | None:
-        """Return the object that notes when this thread waits for the run; None if the wait need not be noted.
+        """Return an object for one wait of this thread for the run; None if the wait need not be counted.
 
-        A wait is noted only for a loop that counts its threads, see :func:`rxflow._hooks.thread_count`.
+        Only some loops count waits: see :func:`rxflow._hooks.thread_count`.
         """
         if self.home is None or self.home is running_loop():
             return None

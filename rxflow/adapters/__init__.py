@@ -1,7 +1,7 @@
 """Adapters: each module connects rxflow with one protocol or one other library.
 
-Import an adapter by its name (``from rxflow.adapters import otel``). All adapters except ``logs`` need an extra of the
-package, for example ``rxflow[otel]``.
+Import an adapter by its name (``from rxflow.adapters import otel``). All adapters except ``logs`` need an optional
+extra of rxflow, for example ``rxflow[otel]``.
 """
 
 __all__: list[str] = []

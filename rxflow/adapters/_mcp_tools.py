@@ -1,4 +1,4 @@
-"""Makes the tools of an MCP server usable by agents. Programs import :mod:`rxflow.adapters.mcp`."""
+"""Lets agents use the tools of an MCP server. Programs import this from :mod:`rxflow.adapters.mcp`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ with extra("mcp"):
 
 
 class ServerError(RuntimeError):
-    """A server's tool reported an error. The message is the text that the tool returned."""
+    """A tool of an MCP server reported an error. The message is the text that the tool returned."""
 
 
 class connect:  # noqa: N801 - used like a function
@@ -34,15 +34,16 @@ class connect:  # noqa: N801 - used like a function
 
     The block gets a list of the server's tools, which agents can use. The connection lives in a thread of its own, so
     the tools work in every run, sync or async. If a run is cancelled, its tool calls are cancelled at the server too.
-    The end of the block closes the connection. If the block has started a server process, that process ends too.
+    At the end of the block, the connection is closed. A server process that was started for the block ends too.
 
     Args:
         server: a URL, ``StdioServerParameters`` for a command to start, or a server object of the ``mcp`` package.
         only: the names of the tools to use; by default all of them.
 
     Raises:
-        LookupError: the server lacks a tool of ``only``.
-        Exception: an error of ``mcp``. If an ExceptionGroup contains only one error, that error is raised instead.
+        LookupError: the server does not have a tool that ``only`` names.
+        Exception: an error of ``mcp``. If ``mcp`` raises an ExceptionGroup with only one error, this error is raised
+            instead.
     """
 
     def __init__(self, server: Any, *, only: tuple[str, ...] | None = None) -> None:
@@ -54,15 +55,15 @@ class connect:  # noqa: N801 - used like a function
         return self._connect(Once())
 
     def _connect(self, keep: Once) -> list[BaseTool]:
-        """Connect, and return the tools. If ``keep`` is already taken, disconnect, because the caller has left."""
+        """Connect, and return the tools. If ``keep`` is already taken, disconnect, because nobody waits any more."""
         with ExitStack() as stack:
             portal = stack.enter_context(start_blocking_portal())
             connection = portal.wrap_async_context_manager(Client(self._server))
             try:
                 client = connection.__enter__()
-            except ExceptionGroup as group:  # raised by mcp's task groups; the group's text does not give the reason
+            except ExceptionGroup as group:  # mcp's task groups raise this; the group's text does not give the reason
                 raise _find_reason(group) from group
-            # Don't pass errors of the user's block to the connection: mcp's task groups would wrap them in groups.
+            # Keep errors of the user's block from the connection: mcp's task groups would wrap the errors in groups.
             stack.callback(connection.__exit__, None, None, None)
             offered = portal.call(_list_tools, client)
             wanted = [each for each in offered if self._only is None or each.name in self._only]
@@ -85,8 +86,8 @@ class connect:  # noqa: N801 - used like a function
         try:
             return await anyio.to_thread.run_sync(self._connect, keep)
         except asyncio.CancelledError:
-            # asyncio has ended this wait, but not the thread that connects. If the thread has taken ``keep``, it has
-            # connected, and only this code can close the connection.
+            # asyncio has ended this wait, but not the thread that connects. If that thread has taken ``keep``, the
+            # connection is open, and only this code can close it.
             if not keep.take():
                 threading.Thread(target=self._open.close, name="rxflow mcp close").start()
             raise
@@ -99,7 +100,7 @@ class connect:  # noqa: N801 - used like a function
 
 
 def _find_reason(error: Exception) -> Exception:
-    """Unwrap exception groups that have only one error, and return what is inside: an error or a larger group."""
+    """Unwrap exception groups with only one member. Return the error or the larger group that is inside."""
     found: Any = error
     while len(getattr(found, "exceptions", ())) == 1:
         found = found.exceptions[0]
@@ -116,8 +117,6 @@ async def _list_tools(client: Client) -> list[mcp_types.Tool]:
 
 
 class _ServerTool(BaseTool):
-    """A tool of a server."""
-
     _client: Client = PrivateAttr()
     _portal: BlockingPortal = PrivateAttr()
 
@@ -142,14 +141,14 @@ class _ServerTool(BaseTool):
 
 
 def _report(progress: float, total: float | None, message: str) -> None:
-    """Report progress to the run whose agent called the tool. If no run called it, do nothing."""
+    """Report progress to the run that called the tool. If no run waits for the tool, do nothing."""
     if current_emitter() is not None:
         report_progress(progress, total, message)
 
 
 def _make_tool(offered: mcp_types.Tool, client: Client, portal: BlockingPortal) -> BaseTool:
     class Arguments(BaseModel):
-        """Accepts any arguments: the server checks them, and the model gets the server's error if one is wrong."""
+        """Accepts any arguments. The server checks the arguments. If one is wrong, the LLM gets the server's error."""
 
         model_config = ConfigDict(extra="allow")
 
@@ -163,7 +162,7 @@ def _make_tool(offered: mcp_types.Tool, client: Client, portal: BlockingPortal) 
 
 
 def _read_result(result: mcp_types.CallToolResult) -> str:
-    """Return the text for the model. Raises ServerError if the tool reported an error."""
+    """Return the text for the LLM. Raises ServerError if the tool reported an error."""
     said = [each.text if isinstance(each, mcp_types.TextContent) else f"[{each.type}]" for each in result.content]
     if not said and result.structured_content is not None:
         said = [as_text(result.structured_content)]

@@ -35,9 +35,9 @@ class Asked:
 
     Attributes:
         model: the model name in the request.
-        messages: the conversation as messages of the chat completions API. The request's ``instructions`` become a
+        messages: the conversation as messages of the chat completions API. The ``instructions`` of a request become a
             system message.
-        text: the text of the user's last message.
+        text: the text of the last user message.
         parameters: all fields of the request.
     """
 
@@ -54,7 +54,7 @@ class _Run:
         self.usage = UsageMetrics()
         self.result: Any = None
         self.is_cancelled = False
-        # For each answer that was cut off: an empty chunk with the labels of the answer, and the finish reason.
+        # For each model answer that was cut off: an empty chunk with the labels of the answer, and the finish reason.
         self._cut_off: list[tuple[StreamChunk, str]] = []
         self._parts = PartTracker()
 
@@ -63,7 +63,7 @@ class _Run:
         return self._cut_off[-1][1] if self._cut_off else "stop"
 
     def find_failure(self, error: BaseException | None) -> str | None:
-        """Return the reason why an ended run did not complete; None if it completed."""
+        """Return the reason why an ended run did not complete; None if the run completed."""
         if error is not None:
             return describe_error(error)
         return "the run was cancelled" if self.is_cancelled else None
@@ -82,7 +82,7 @@ class _Run:
                 self.is_cancelled = reason != WAITS  # a crew that waits for a person is not cancelled
             case _:
                 pass
-        # Tool calls are left out: rxflow runs the tools, and a client that saw the calls would run them again.
+        # Tool calls are left out. rxflow calls the tools, and a client that saw the calls would call the tools again.
         return [step for step in self._parts.read(event) if step.part.kind != "tool_call"]
 
     def end(self) -> list[Step]:
@@ -90,13 +90,14 @@ class _Run:
 
 
 class ChatAnswer:
-    """Translates a run into one chat completion. It has the texts of all LLM calls, separated by blank lines.
+    """Translates a run into one chat completion, which has the texts of all LLM calls, separated by blank lines.
 
-    The text of one part at a time is sent as it arrives. The texts of concurrent parts wait.
+    Only one text at a time is sent as it arrives. The texts of concurrent LLM calls wait until that text has ended.
+    If there are no texts, the run's result is sent.
     """
 
     failure: str | None = None
-    """The reason why the run did not complete; None before the run's end, and if the run completed."""
+    """The reason why the run did not complete. None before the end of the run, and if the run completed."""
 
     def __init__(self, asked: Asked) -> None:
         self._run = _Run()
@@ -104,8 +105,8 @@ class ChatAnswer:
         options: Any = asked.parameters.get("stream_options") or {}
         self._shows_usage = bool(options.get("include_usage"))
         self._speaker: Part | None = None
-        self._waiting: dict[Part, list[str]] = {}  # the texts that are sent when the part before them has ended
-        self._ended: set[Part] = set()  # the parts that ended while another part was sent
+        self._waiting: dict[Part, list[str]] = {}  # texts that are sent later, because another text is being sent
+        self._ended: set[Part] = set()  # the parts that ended while another part was being sent
         # The texts that were sent and not retracted. The key None stands for the run's result.
         self._texts: dict[Part | None, list[str]] = {}
         self._has_begun = False
@@ -160,9 +161,9 @@ class ChatAnswer:
             self._ended.add(part)
 
     def _hand_on(self) -> Iterator[Json]:
-        """Send the waiting texts, because the part that was sent has ended.
+        """Send the waiting texts, because the part that was being sent has ended.
 
-        Stop after the first part that has not ended yet. The rest of its text is sent as it arrives.
+        Stop after the first part that has not ended yet. The rest of this part's text is sent as it arrives.
         """
         self._speaker = None
         while self._waiting and self._speaker is None:
@@ -188,11 +189,12 @@ class ChatAnswer:
 class ResponseAnswer:
     """Translates a run into one response.
 
-    Each text of an LLM call becomes a message item, and each reasoning text becomes a reasoning item.
+    Each text of an LLM call becomes a message item, and each reasoning text becomes a reasoning item. If there are no
+    texts, the run's result becomes a message item.
     """
 
     failure: str | None = None
-    """The reason why the run did not complete; None before the run's end, and if the run completed."""
+    """The reason why the run did not complete. None before the end of the run, and if the run completed."""
 
     def __init__(self, asked: Asked) -> None:
         self._run = _Run()
@@ -263,7 +265,7 @@ class ResponseAnswer:
             case "end":
                 yield from self._end_item(step.part)
             case _:
-                # A client of a stream has already received the retracted part. ``whole`` leaves it out.
+                # A client that reads the stream has the retracted part already, but ``whole`` leaves this part out.
                 self._items.pop(step.part, None)
 
     def _begin_item(self, part: Part | None) -> Iterator[Json]:
@@ -319,7 +321,8 @@ def _text_part(text: str) -> Json:
 def _count_tokens(usage: UsageMetrics, given: str, made: str) -> Json:
     """Return the usage in OpenAI's fields. Unreported numbers become 0, because the API requires a number.
 
-    ``given`` and ``made`` are the words for input and output in the names of the fields.
+    ``given`` and ``made`` are the words for input and output in the fields' names, for example "prompt" and
+    "completion".
     """
     return {
         f"{given}_tokens": usage.prompt_tokens or 0,

@@ -1,6 +1,6 @@
-"""The names that :mod:`rxflow.adapters.otel` uses from OpenTelemetry's conventions for generative AI.
+"""The names that :mod:`rxflow.adapters.otel` writes: those of OpenTelemetry's conventions, and rxflow's own.
 
-The conventions still change, so all these names are in one module.
+The conventions for generative AI still change, so all names are in this one module.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 NAMES: Final[Mapping[str, str]] = {
-    # Names of the conventions themselves: semantic conventions 1.41 (opentelemetry-semantic-conventions 0.66b2).
+    # Names from the semantic conventions 1.41 (package opentelemetry-semantic-conventions 0.66b2).
     "operation": "gen_ai.operation.name",
     "provider": "gen_ai.provider.name",
     "workflow": "gen_ai.workflow.name",
@@ -68,7 +68,7 @@ NAMES: Final[Mapping[str, str]] = {
     "input_kind": "rxflow.input.kind",
     "paused": "rxflow.paused",
 }
-"""All names of attributes, metrics and span events that the adapter writes. The adapter's code uses the keys."""
+"""Maps the keys in the adapter's code to the names in its output: names of attributes, metrics and span events."""
 
 PROVIDERS: Final[Mapping[str, str]] = {
     "azure": "azure.ai.openai",
@@ -80,7 +80,7 @@ PROVIDERS: Final[Mapping[str, str]] = {
     "watsonx": "ibm.watsonx.ai",
     "xai": "x_ai",
 }
-"""Maps rxflow's name of a provider to the name in the conventions, for providers whose names differ."""
+"""Maps rxflow's name of a provider to the name in the conventions, if the two names differ."""
 
 DURATION_BOUNDARIES_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 TOKEN_BOUNDARIES = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)

@@ -35,11 +35,11 @@ class Translator(Protocol[T_co]):
     """Translates the events of one run into the items of a protocol."""
 
     def read(self, event: Event) -> Iterable[T_co]:
-        """Translate the next event."""
+        """Return the items for the next event."""
         ...
 
     def finish(self, error: BaseException | None) -> Iterable[T_co]:
-        """Translate the end of the run. ``error`` was raised by the run or by :meth:`read`; None if there was none."""
+        """Return the items for the end of the run. ``error`` is the error of the run or of :meth:`read`, or None."""
         ...
 
 
@@ -65,9 +65,9 @@ def translate(make: Callable[[], Translator[T]]) -> Callable[[Observable[Any]], 
         source       --a--b--#
         translate    --A--B--E|
 
-    If the run ends with an error, :meth:`Translator.finish` gets the error and makes items of it. The resulting stream
-    then completes. If :meth:`Translator.read` raises an error, the run is disposed, and that error is handled in the
-    same way. The stream ends with an error only if :meth:`Translator.finish` raises one.
+    If the run ends with an error, :meth:`Translator.finish` turns the error into items (``E``), and the resulting
+    stream completes. If :meth:`Translator.read` raises an error, the run is disposed, and the error is handled in the
+    same way. The resulting stream ends with an error only if :meth:`Translator.finish` raises an error.
     """
 
     def selection(source: Observable[Any]) -> Observable[T]:
@@ -164,8 +164,8 @@ def watch(make: Callable[[], Watcher]) -> Callable[[Observable[T]], Observable[T
 class Part:
     """A part of a model's answer: a text, a reasoning, or one tool call.
 
-    ``id`` is unique in the run. ``tool_id`` may not be unique, because it comes from the provider. ``call_id`` is the
-    id of the LLM call. ``said`` is the first chunk of the part.
+    ``id`` identifies the part in the run. ``tool_id`` comes from the provider, so several parts may have the same
+    ``tool_id``. ``call_id`` is the result of :func:`call_id_of`. ``said`` is the first chunk of the part.
     """
 
     kind: Literal["text", "reasoning", "tool_call"]
@@ -178,7 +178,7 @@ class Part:
 
 @dataclass(slots=True, frozen=True)
 class Step:
-    """A change of a part. With "say", ``text`` is added to the part. A part ends before it is retracted."""
+    """A change of a part. If ``verb`` is "say", ``text`` is added to the part. A part ends before it is retracted."""
 
     verb: Literal["begin", "say", "end", "retract"]
     part: Part
@@ -188,19 +188,19 @@ class Step:
 class PartTracker:
     """Finds the parts of all answers in a run.
 
-    An LLM call has at most one open part of text or reasoning. That part ends when a part of another kind begins. Tool
-    calls stay open until the LLM call ends.
+    An LLM call has at most one open part of text or reasoning. That part ends when a part of another kind begins, or
+    when the LLM call ends. Tool calls stay open until the LLM call ends.
     """
 
     def __init__(self) -> None:
         self._speaking: dict[str, Part] = {}  # by LLM call: the open part of text or reasoning
         self._tool_calls: dict[str, dict[int, Part]] = {}  # the open tool calls, by LLM call and then by index
-        self._counts: dict[str, int] = {}  # by the name that _make_id() gets: how many parts have that name so far
+        self._counts: dict[str, int] = {}  # by the ``name`` given to _make_id(): how many parts have had this name
         self._shown: dict[str, list[Part]] = {}  # by LLM call: all parts so far, in case they are retracted
 
     def read(self, event: Event) -> list[Step]:
         """Return the steps that ``event`` causes."""
-        if event.replayed:  # the client already has this event
+        if event.replayed:  # a resumed run repeats this event, and the client already has it
             return []
         if isinstance(event, StreamChunk):
             if event.chunk_type is StreamChunkType.TEXT:
@@ -278,7 +278,7 @@ class PartTracker:
 
 
 def call_id_of(event: Event) -> str:
-    """Return the id of the LLM call that ``event`` belongs to. If it belongs to none, return the id of its span."""
+    """Return the id of the event's LLM call. If the event has none, return the id of the event's span."""
     labels = event if isinstance(event, StreamChunk) else event.origin
     return labels.llm_call_id or labels.span_id
 
@@ -289,7 +289,7 @@ def tool_part_id(call_id: str, tool_id: str) -> str:
 
 
 def read_json(text: str) -> Any:
-    """Parse ``text`` as JSON. If it is empty, return an empty dict. If it is not JSON, return ``text`` itself."""
+    """Parse ``text`` as JSON. Return an empty dict if ``text`` is empty, and ``text`` itself if it is not JSON."""
     try:
         return from_json(text or "{}")
     except ValueError:

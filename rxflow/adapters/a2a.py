@@ -1,10 +1,10 @@
-"""The Agent2Agent protocol: serve a flow as an agent that other agents send tasks to. ::
+"""The Agent2Agent protocol: serves a flow as an agent that other agents can send tasks to. ::
 
     app = a2a.serve_agent(lambda asked: Trip().events({"topic": asked.get_user_input()}), name="Trips", url="http://…")
 
-Each task is carried out by one run. Each text of a model becomes an artifact, which grows while the text arrives. The
-starts of methods and tools become status messages. If the task is cancelled, the run is disposed. Needs
-``rxflow[a2a]``.
+A run carries out a task. If the run pauses for an answer, the task waits for input, and the input starts a new run.
+Each text of a model becomes an artifact, which grows while the text arrives. The starts of methods and tools become
+status messages. If the task is cancelled, the run is disposed. Needs ``rxflow[a2a]``.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ with extra("a2a"):
 __all__ = ["FlowExecutor", "Serves", "serve_agent"]
 
 Serves: TypeAlias = Callable[[RequestContext], Observable[Any]]
-"""A function that creates the run for a task. If it raises, for example for a wrong request, the task fails."""
+"""A function that creates a run for a task. If the function raises, for example for a wrong request, the task fails."""
 
 
 def serve_agent(serves: Serves, *, name: str, url: str, description: str = "", version: str = "1.0") -> Starlette:
@@ -68,8 +68,8 @@ def serve_agent(serves: Serves, *, name: str, url: str, description: str = "", v
     ``a2a``.
 
     Args:
-        serves: creates the run for a task.
-        name, description, version: the data of the agent in the card.
+        serves: a function that creates a run for a task.
+        name, description, version: what the card says about the agent.
         url: the address of the app, for the card.
     """
     card = AgentCard(
@@ -87,7 +87,7 @@ def serve_agent(serves: Serves, *, name: str, url: str, description: str = "", v
 
 
 class FlowExecutor(AgentExecutor):
-    """Carries out each task with a run of its own."""
+    """Carries out tasks. Each message that a client sends to a task starts a new run."""
 
     def __init__(self, serves: Serves) -> None:
         self._serves = serves
@@ -101,7 +101,7 @@ class FlowExecutor(AgentExecutor):
         await updater.start_work()
         run = _Run(updater)
         try:
-            # Cancelling the A2A task cancels this coroutine, and leaving the block disposes the run.
+            # Cancelling the A2A task cancels this coroutine. Leaving the ``async with`` block then disposes the run.
             async with self._serves(context).pipe(select(everything), ops.to_output()) as output:
                 async for event in output:
                     for update in run.read(event):
@@ -194,7 +194,7 @@ class _Run:
 
 
 def _say(updater: TaskUpdater, said: object) -> Message:
-    """Create a message of the agent with ``said`` as text. If ``said`` is an object in JSON, add the object as data."""
+    """Create a message with ``said`` as text. If ``said`` is an object in JSON, the message also has this object."""
     parts = [new_text_part(encodable(as_text(said)))]
     plain = to_plain_json(said)
     if isinstance(plain, dict):

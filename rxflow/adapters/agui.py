@@ -1,4 +1,4 @@
-"""AG-UI 1.0: translates a run into events of this protocol, which CopilotKit and other front ends use. ::
+"""AG-UI 1.0, the protocol of CopilotKit and other front ends: translates a run into events of the protocol. ::
 
     async def run(request: Request) -> Response:
         asked = agui.read_input(await request.body())
@@ -67,7 +67,9 @@ def to_agui(asked: ag.RunAgentInput | None = None) -> Callable[[Observable[Any]]
     """Create an operator that translates a run's events into AG-UI events. ``asked`` is the client's request. ::
 
         events       S--------a--b--F|
-        to_agui()    {run}{m}-a--b--{m}{run}|    ({run}, {m}: start or end of the run, of a message)
+        to_agui()    {run}{m}-a--b--{m}{run}|
+
+    ``{run}`` is the start or the end of the run. ``{m}`` is the start or the end of a message.
 
     The last event is RUN_FINISHED, or RUN_ERROR if the run failed. If the run was cancelled, RUN_FINISHED has the
     outcome "cancelled". If the run has paused, RUN_FINISHED has the open questions as interrupts. After a retraction, a
@@ -125,11 +127,11 @@ class _Run:
         self._ending: Happened | None = None
         self._parts = PartTracker()
         self._tool_ids = _tool_ids_in(asked)  # the ids of the tool calls that the client knows
-        self._approvals: dict[str, str] = {}  # by tool call: the request_id of the question for its approval
+        self._approvals: dict[str, str] = {}  # by tool call: the request_id of the question whether to approve it
         self._owner: dict[str, str | None] = {}  # by open span: the sub-agent that the span belongs to
         self._tool_around: dict[str, str | None] = {}  # by open span: the tool call that the span belongs to
         self._agents: dict[str, None] = {}  # the spans of the open agents, in the order in which they started
-        self._steps: dict[str, tuple[str, str | None]] = {}  # by span of an open method: the step's name, the sub-agent
+        self._steps: dict[str, tuple[str, str | None]] = {}  # by span of an open method: the step's name and sub-agent
         self._transcript = _Transcript()
         self._models: dict[str, tuple[str, str]] = {}  # by span of an open LLM call: the provider and the model
         self._usage: dict[tuple[str, str], UsageMetrics] = {}
@@ -244,7 +246,7 @@ class _Run:
             case ToolStarted(tool_id=tool_id, tool_name=name, arguments=arguments):
                 tool_call_id = tool_part_id(call_id_of(event), tool_id)
                 self._tool_around[span] = tool_call_id
-                # Announce a tool call that the client does not know. For example, the model wrote the call in its text.
+                # Announce a tool call that the client does not know, such as one that the model wrote in its text.
                 if tool_call_id not in self._tool_ids:
                     yield self._announce(tool_call_id, name, None, around)
                     text = write_json(arguments).decode()

@@ -140,11 +140,11 @@ def to_llm(runnable: Runnable[Any, Any], *, model: str = "langchain", **paramete
     any other LLM. If the runnable implements ``bind_tools``, it gets the tools through that method. Otherwise the
     prompt describes the tools.
 
-    ``parameters`` are the other parameters of :class:`LLM`. Those that rxflow does not use itself, such as
-    ``temperature``, are passed to the chat model with each call.
+    ``parameters`` are the other parameters of :class:`LLM`. A parameter that rxflow does not use itself, such as
+    ``temperature``, is passed to the chat model with each call.
 
     Raises:
-        TypeError: ``parameters`` has some that rxflow does not use itself, but the runnable is not a chat model.
+        TypeError: the runnable is not a chat model, and rxflow does not use all of ``parameters`` itself.
     """
     source = _RunnableSource(runnable)
     llm = LLM(model, source=source, **parameters)
@@ -188,7 +188,7 @@ class _RunnableSource:
         return own is not None and own.__module__ != "langchain_core.language_models.chat_models"
 
     def retry_delay(self, error: BaseException, attempt: int, of: int) -> float | None:
-        return None  # LangChain's with_retry decides which errors are retried
+        return None  # rxflow does not retry; LangChain's with_retry does that
 
     def explain(self, error: BaseException, model: str) -> BaseException:
         return error

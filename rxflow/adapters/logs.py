@@ -85,9 +85,9 @@ def log(
         events    S--a--b--F|
         log()     S--a--b--F|      logged: S, F
 
-    Failures are logged as errors. Retries, rejected answers, retractions and cancellations are logged as warnings,
-    except the cancellations in a run that pauses. These cancellations and other events are logged at ``level``. Chunks,
-    heartbeats, added messages, and events that a resumed run repeats are not logged.
+    Failures are logged as errors. Retries, rejected answers, retractions and cancellations are logged as warnings.
+    Other events are logged at ``level``, and so are cancellations that only pause the run. Chunks, heartbeats, added
+    messages, and events that a resumed run repeats are not logged.
 
     Args:
         logger: the logger or its name.
@@ -213,7 +213,7 @@ class _RunLog:
         return fields
 
     def _measure(self, event: Happened, span: _Span | None) -> dict[str, Any]:
-        """Return the fields about the whole span: its duration, the time to the first chunk, the number of chunks."""
+        """Return the duration of the span, the time to its first chunk and, for an LLM call, the number of chunks."""
         if span is None:
             return {}
         fields: dict[str, Any] = {}
@@ -232,7 +232,7 @@ def _phrase(event: Happened, fields: dict[str, Any]) -> str:
     verb = next((verb for verb in ("Started", "Finished", "Failed", "Cancelled") if kind.endswith(verb)), "")
     what = kind.removesuffix(verb)
     names = {"Flow": "flow", "Method": "method", "Crew": "crew", "Agent": "agent", "Tool": "tool", "LLM": "model"}
-    # The model writes the name of the tool that it calls. A line break in it could make one record look like two.
+    # A model writes the names of tools in its calls. A line break in a name could make one record look like two.
     words = [what, show_line(str(fields.get(names.get(what, ""), ""))), verb.lower()]
     if "error_type" in fields:
         words.append(f"with {fields['error_type']}")

@@ -62,8 +62,8 @@ class FlowTool:
         flow: a flow class, or a function that returns a new flow for each call.
         name: the name for clients; by default the name of ``flow``.
         description: the description for models; by default the docstring of ``flow``.
-        input_schema: the JSON Schema of the arguments, which are the flow's inputs. By default, it is the schema of the
-            flow's state if the state is a Pydantic model, and otherwise a schema that accepts any arguments.
+        input_schema: the JSON Schema of the arguments, which are the flow's inputs. By default, it has the fields of
+            the flow's state, except ``id``. If the state is not a Pydantic model, any arguments are accepted.
     """
 
     flow: Callable[[], Flow[Any]] = field(kw_only=False)
@@ -110,13 +110,14 @@ def create_server(
     Args:
         name: the name of the server.
         tools: the flows.
-        runs: keeps the runs that wait for answers. Used only for clients of MCP 2026-07-28 and later: a question ends
-            their call, and they call again with the answers. By default, this process keeps a waiting run for an hour.
+        runs: keeps the runs that wait for answers. Used only for clients with MCP 2026-07-28 or later: a question ends
+            the client's call, and the client calls again with the answers. By default, this process keeps a waiting run
+            for an hour.
         security: protects the request state: the id of the waiting run, which the client sends back with the answers.
-            By default, it uses a key that only this process has. Processes that share ``runs`` must share ``security``.
+            By default, the server creates a key for itself. Processes that share ``runs`` must share ``security``.
 
     Raises:
-        ValueError: two tools have one name.
+        ValueError: two tools have the same name.
     """
     flows = {each.tool_name: each for each in tools}
     if len(flows) < len(tools):
@@ -192,7 +193,7 @@ async def _run_flow(
 async def _run_between_calls(
     runs: Runs, flow: Flow[Any], call: mcp_types.CallToolRequestParams, context: ServerRequestContext[Any]
 ) -> mcp_types.CallToolResult | mcp_types.InputRequiredResult:
-    """Run a flow until it ends or pauses for answers. Return its result, or its questions.
+    """Run a flow until the run ends or pauses for answers. Return the result, or the questions.
 
     When the client calls again with the answers, this function resumes the paused run.
     """

@@ -1,4 +1,4 @@
-"""OpenTelemetry: spans and metrics of a run, by the conventions for generative AI. ::
+"""OpenTelemetry: records spans and metrics of a run, following the conventions for generative AI. ::
 
     flow.events().pipe(otel.trace()).subscribe(…)
     flow.observe().pipe(otel.trace(), ops.text()).subscribe(print)
@@ -365,7 +365,7 @@ def _call_labels(event: LLMStarted) -> dict[str, Any]:
 
 
 def _rename_attributes(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``values`` under the names of OpenTelemetry's conventions. Empty values are left out.
+    """Return ``values`` under their names in ``NAMES``. Empty texts and None are left out.
 
     Texts are made encodable: an exporter refuses a whole batch of spans if one text cannot be encoded.
     """
@@ -385,7 +385,7 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
         parts.extend(map(_part, cast("list[Any]", content or [])))
     for call in cast("list[dict[str, Any]]", message.get("tool_calls") or []):
         called: dict[str, Any] = call.get("function") or call.get("custom") or {}
-        # A call of an OpenAI custom tool has a text as ``input`` instead of ``arguments``.
+        # A call of an OpenAI custom tool has ``input``, a plain text, and no ``arguments``.
         arguments = called.get("arguments", called.get("input"))
         parts.append(
             {
@@ -415,8 +415,8 @@ def _type_of(error: BaseException) -> str:
 
 
 def _nanoseconds(at: float) -> int | None:
-    """Return the time in nanoseconds. Return None for 0, which means that the event has no time.
+    """Convert ``at`` from seconds to nanoseconds. Return None for 0, which means that the event has no time.
 
-    For None, OpenTelemetry uses the current time.
+    OpenTelemetry replaces None by the current time.
     """
     return int(at * 1e9) or None

@@ -178,7 +178,7 @@ def _read_request(parameters: Json, messages: Any, field: str) -> Asked:
 
 
 def _join_texts(content: Any) -> Any:
-    """Join the texts of ``content`` if it is a list of parts. Otherwise return ``content`` itself."""
+    """Return the joined texts of the parts if ``content`` is a list of parts. Otherwise return ``content`` itself."""
     if not isinstance(content, list):
         return content
     parts = [cast(Json, part) for part in cast("list[Any]", content) if isinstance(part, dict)]

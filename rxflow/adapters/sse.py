@@ -3,8 +3,9 @@
     async def follow(request: Request) -> Response:
         return sse.respond(request, Trip().events())
 
-A web page reads server-sent events with ``EventSource``. The id of each message is the ``seq`` of its event. If the run
-has a log, a client that lost its connection continues after the last event that it received. Needs ``rxflow[web]``.
+A web page reads server-sent events with ``EventSource``. Each event is a message, whose id is the event's ``seq``. If
+the run has a log, a client that lost its connection continues after the last event that it received. Needs
+``rxflow[web]``.
 """
 
 from __future__ import annotations
@@ -75,13 +76,15 @@ def respond(
     ``when_unread`` cancels it.
 
     A client that reconnects names the last event that it received. If ``source`` is a function, it is called with the
-    ``seq`` of that event, and with -1 the first time. With ``as_frames``, it is always called with -1, because frames
-    refer to earlier frames; but only the frames after that event are sent. If ``source`` is an Observable, each
-    connection would start a new run, so a client that reconnects gets status 204, which makes ``EventSource`` stop.
+    ``seq`` of this event, or with -1 if the client names no event. With ``as_frames``, the function is always called
+    with -1, because frames refer to earlier frames. The client still gets only the frames after the named event.
+
+    If ``source`` is an Observable, a client that reconnects gets status 204, which makes ``EventSource`` stop.
+    Otherwise, the new connection would start a new run.
 
     If ``source`` returns a reader (:meth:`rxflow.runs.Run.read`), a slow client is sent the next events when it is
-    ready for them. An Observable does not wait: its items are buffered, and a client that is more than 100,000 items
-    behind is disconnected.
+    ready for them. If ``source`` is or returns an Observable, the items are buffered for a slow client. A client
+    that is more than 100,000 items behind is disconnected.
 
     Args:
         as_frames: send frames, as ``flow.stream_events()`` yields them, instead of events.
@@ -120,7 +123,7 @@ def respond_with_lines(request: Request, source: Source, *, as_frames: bool = Fa
 
 
 def stream(items: Observable[Any], *, headers: Any = None) -> Response:
-    """Respond with the messages that ``items`` emits.
+    """Return a response with the messages that ``items`` emits.
 
     The subscription to ``items`` is disposed when the client disconnects or stops reading.
     """
@@ -133,7 +136,7 @@ def read_last_event_id(request: Request) -> int:
     The ``seq`` is in the header ``Last-Event-ID`` or in the query (``?after=17``).
 
     Raises:
-        HTTPException: 400, if the value is not a number.
+        HTTPException: 400, if the value is not a whole number.
     """
     given = request.headers.get("last-event-id") or request.query_params.get("after") or "-1"
     try:
@@ -149,7 +152,8 @@ def to_sse(*, as_frames: bool = False, after: int = -1) -> Callable[[Observable[
         to_sse()    {S}--{a}--{b}--{F}{end}|
 
     The id of a message is the ``seq`` of the event. The name of a message is the event's class, or with ``as_frames``
-    the frame's type. Events up to and including number ``after`` are left out.
+    the frame's type. The last message, ``{end}``, is described at ``END``. Events up to and including number ``after``
+    are left out.
     """
     return translate(lambda: _Messages(_choose_encoder(as_frames), after))
 
@@ -166,7 +170,8 @@ _Encoder: TypeAlias = Callable[[Event], tuple[str, bytes]]
 class _Message(ServerSentEvent):
     """A message with one line of data.
 
-    The inherited ``encode()`` takes four times as long as this one, because it searches the whole text for line ends.
+    ``encode()`` is overridden, because the inherited method takes four times as long: it searches the text for line
+    ends.
     """
 
     def __init__(self, data: bytes, event: str, seq: int) -> None:
@@ -242,9 +247,10 @@ class _Feed(Protocol):
     def read(self) -> AsyncIterator[bytes]: ...
 
     def close(self) -> None:
-        """Stop reading the run, because the client has left. ``read()`` then waits until the server ends the response.
+        """Stop reading the run, because the client has left.
 
-        ``read()`` must not end earlier; see ``TAKE_DOWN_S``.
+        ``read()`` then waits until the server ends the response. ``read()`` must not end earlier: see
+        ``TAKE_DOWN_S``.
         """
         ...
 
@@ -356,6 +362,6 @@ class _Streaming(EventSourceResponse):
         except SendTimeoutError:
             logger.warning("a client was disconnected: it read nothing for %g s", self.send_timeout)
             return
-        # When the server stops, sse-starlette 3.7 does not end the body. Without this end, uvicorn would log an error.
+        # When the server stops, sse-starlette 3.7 does not end the body. uvicorn logs an error if the body has no end.
         if not is_complete:
             await send({"type": "http.response.body", "body": b""})

@@ -77,9 +77,9 @@ def to_ui_messages(message_id: str | None = None) -> Callable[[Observable[Any]],
         events              S-------a--b--F--------|
         to_ui_messages()    {start}-a--b--{finish}-|
 
-    An error becomes an ``error`` chunk. A cancelled run ends with an ``abort`` chunk. For some events, the protocol has
-    no chunk. These become data parts: ``data-retracted``, ``data-state``, ``data-progress``, ``data-input-request``,
-    and ``data-`` with the name of a ``Custom`` event.
+    An error becomes an ``error`` chunk. A cancelled run ends with an ``abort`` chunk. Some events have no chunk in the
+    protocol, and become data parts: ``data-retracted``, ``data-state``, ``data-progress`` and ``data-input-request``.
+    A ``Custom`` event becomes a data part, too: ``data-`` followed by the event's name.
     """
     return translate(lambda: _Message(message_id or str(uuid4())))
 
@@ -124,17 +124,17 @@ def read_approvals(body: bytes) -> dict[str, bool]:
 
 
 class _Message:
-    """Translates the events of one run into the UI chunks of an assistant message."""
+    """Translates the events of one run into the UI chunks of one assistant message."""
 
     def __init__(self, message_id: str) -> None:
         self._message_id = message_id
         self._has_begun = False
-        self._ending: Any = None  # the newest event of the outermost span; in finish(), the event that ended the run
+        self._ending: Any = None  # the newest event of the outermost span; at the end, the event that ended the run
         self._finish_reason = "stop"
         self._parts = PartTracker()
         self._inputs: dict[str, list[str]] = {}  # for each tool call with incomplete arguments: the arguments so far
         self._ready: dict[str, str] = {}  # for each tool call whose arguments were sent: the name of the tool
-        self._approvals: dict[str, str] = {}  # for each tool call: the request_id of the question for its approval
+        self._approvals: dict[str, str] = {}  # for each tool call: the request_id of the question whether to approve it
         self._answers: dict[str, bool] = {}  # for each answered question: whether the tool call was approved
         self._tool_calls: dict[str, str] = {}  # for each open span of a tool: the id of the tool call
         self._retracted: list[str] = []
@@ -268,7 +268,7 @@ class _Message:
                 self._finish_reason = FINISH_REASONS.get(reason or "stop", "other")
             case FlowPaused():
                 self._finish_reason = "other"
-            case _ if event.origin.span_id in self._working:  # the event may be the end of an LLM call
+            case _ if event.origin.span_id in self._working:  # the event may be LLMFailed or LLMCancelled
                 if isinstance(event, Failed | Cancelled):
                     self._working.discard(event.origin.span_id)
             case _:
@@ -297,7 +297,7 @@ class _Message:
 
 
 def _labels(part: Part) -> dict[str, Any]:
-    """Return metadata of a part: its labels, and its id, which clients would otherwise not keep."""
+    """Return metadata of a part: its labels, and its id, because clients do not keep the id of a text part."""
     said = part.said if isinstance(part.said, StreamChunk) else part.said.origin
     return {"rxflow": {"id": part.id, "agent": said.agent_role, "task": said.task_name, "method": said.flow_method}}
 

@@ -175,7 +175,7 @@ def _when(at: float) -> str:
 
 
 HANDOVER_S = 60.0
-"""How many seconds a question waits until the terminal can ask it. After that, the run is paused without asking."""
+"""How many seconds a question waits for the terminal to be ready. After that, the run is paused without asking."""
 
 Target = Annotated[str, typer.Argument(metavar="MODULE:NAME", help="A flow or a crew, for example trips:Trip.")]
 
@@ -187,7 +187,7 @@ def describe(
     """Run flows and crews, and watch them while they run."""
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:
-        # A run must not fail because a model writes a character that the encoding of stdout does not have.
+        # Otherwise a run would fail if a model wrote a character that the encoding of stdout does not have.
         reconfigure(errors="replace")
     if version:
         from rxflow import __version__

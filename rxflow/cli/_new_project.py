@@ -1,6 +1,6 @@
 """The files that ``rxflow new`` writes into a new project.
 
-In the files, ``{name}`` stands for the name of the folder, and ``{Name}`` for the class of the flow.
+In the files, ``{name}`` stands for the name of the folder, and ``{Name}`` for the name of the flow's class.
 """
 
 from collections.abc import Mapping

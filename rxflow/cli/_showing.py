@@ -60,11 +60,11 @@ def show_run(
 
     Args:
         events: the events of the run.
-        style: how they are shown.
+        style: how the events are shown.
         paused: the line to print if the run is paused.
         methods: the flow's methods, to show those that have not started yet.
         traceback: raise the run's error instead of printing it, so that Python shows the traceback.
-        on_question: called with the ``request_id`` of each question. A dashboard has then removed its frame, so that a
+        on_question: called with the ``request_id`` of each question. By then, a dashboard has removed its frame, so a
             person can type the answer.
     """
     tree = RunTree(methods)
@@ -113,7 +113,7 @@ def _open_screen(
     if style in (Style.DASHBOARD, Style.PLAIN):
         from rxflow.screens import terminal
 
-        # Without a handler, Python would print log messages into the screen. The screen shows them itself.
+        # Without any handler, Python would print rxflow's warnings into the screen.
         logging.getLogger("rxflow").addHandler(logging.NullHandler())
         with terminal.Dashboard(tree=tree, plain=style is Style.PLAIN) as dashboard:
             yield dashboard.make_room(events), dashboard.add
@@ -139,7 +139,7 @@ class _TextWriter:
 
     def __init__(self) -> None:
         self._speaker: object = None
-        # In a terminal, a model's text must not act as control codes. In a pipe, the text is data: control codes stay.
+        # A model's text must not control the terminal. In a pipe, the text is data, so control codes stay in it.
         self._clean = show_lines if sys.stdout.isatty() else encodable
 
     def __call__(self, event: Any) -> None:
@@ -155,9 +155,9 @@ class _TextWriter:
 
 @contextmanager
 def end_on_signals() -> Generator[None]:
-    """Let SIGTERM and SIGHUP end the run like Ctrl-C, so that the screen is restored and connections are closed.
+    """Make SIGTERM and SIGHUP raise SystemExit, so that the screen is restored and connections are closed.
 
-    A signal that is ignored when the program starts, for example under ``nohup``, stays ignored.
+    A signal that the program already ignores, for example under ``nohup``, stays ignored.
     """
 
     def end(number: int, frame: object) -> NoReturn:

@@ -34,7 +34,7 @@ def refuse(message: str) -> NoReturn:
 
 @contextmanager
 def refuse_on_error(kind: type[Exception] = Exception, said: str = "") -> Generator[None]:
-    """Print the error in one line and exit, if the ``with`` block raises ``kind``. The line begins with ``said``."""
+    """If the ``with`` block raises ``kind``, print ``said`` and the error in one line, and exit."""
     from pydantic import ValidationError
 
     try:
@@ -51,17 +51,17 @@ def refuse_on_error(kind: type[Exception] = Exception, said: str = "") -> Genera
 
 
 def _place(error: Exception, said: str) -> str:
-    """Return the file and line that raised ``error``.
+    """Return the file and line that raised ``error``, as text for the message.
 
-    Return an empty text if ``said`` is empty, if ``error`` is a SyntaxError, or if ``rxflow.cli`` raised it.
+    Return an empty text if ``said`` is empty, if ``error`` is a SyntaxError, or if ``rxflow.cli`` raised ``error``.
     """
     at = error.__traceback__
     while at is not None and at.tb_next is not None:
         at = at.tb_next
     if not said or at is None or isinstance(error, SyntaxError):
         return ""
-    # The call in load_target() or load_flow_class() has failed, for example because the user's object needs arguments.
-    # No line of the user's code has run.
+    # The call in load_target() or load_flow_class() has failed before any line of the user's code, for example because
+    # the user's class needs arguments.
     if Path(at.tb_frame.f_code.co_filename).parent == Path(__file__).parent:
         return ""
     return f" ({Path(at.tb_frame.f_code.co_filename).name}, line {at.tb_lineno})"
@@ -104,7 +104,7 @@ def read_when_unread(given: str) -> WhenUnread:
 def load_target(target: str) -> tuple[str, Any]:
     """Return the full name ``module:Name`` for ``target``, and the flow or crew with this name.
 
-    ``target`` may be only a module if the module has only one flow or crew. A class or a function is called without
+    If a module has exactly one flow or crew, the name of the module is enough. A class or a function is called without
     arguments, and the result is returned. If the result is an object of a ``@CrewBase`` class, its crew is returned.
     """
     path, found = _find_target(target)
@@ -122,7 +122,7 @@ def load_target(target: str) -> tuple[str, Any]:
 def load_flow_class(target: str) -> type[Flow[Any]]:
     """Return the flow class that ``target`` names, for callers that need a new flow for each run.
 
-    Exit if the class cannot be called without arguments.
+    Exit if ``target`` is not a flow class, or if the class cannot be called without arguments.
     """
     from rxflow.flow import Flow
 
@@ -136,7 +136,7 @@ def load_flow_class(target: str) -> type[Flow[Any]]:
 
 
 def _find_target(target: str) -> tuple[str, Any]:
-    """Return the full name ``module:Name`` for ``target``, and the object with this name. The object is not called."""
+    """Return the full name ``module:Name`` for ``target``, and the object with this name. Do not call the object."""
     module_name, colon, name = target.partition(":")
     if not module_name or (colon and not name):
         refuse(f"{target!r} is not MODULE:NAME, for example trips:Trip")
@@ -161,7 +161,7 @@ def _find_target(target: str) -> tuple[str, Any]:
 
 
 def _import(name: str) -> ModuleType:
-    """Import a module, searched in the current folder first. Exit if it does not exist or cannot be imported."""
+    """Import a module. The current folder is searched first. Exit if the module is missing or cannot be imported."""
     sys.path.insert(0, str(Path.cwd()))
     module = None
     try:
@@ -169,7 +169,7 @@ def _import(name: str) -> ModuleType:
             try:
                 module = import_module(name)
             except ModuleNotFoundError as error:
-                # Raise if another module is missing, for example one that the module ``name`` imports.
+                # Raise if the missing module is neither ``name`` nor a parent package of ``name``.
                 if not f"{name}.".startswith(f"{error.name}."):
                     raise
     except SystemExit as error:

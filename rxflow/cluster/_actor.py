@@ -1,6 +1,7 @@
 """A worker process on the cluster, and the messages between the worker and the program that uses it.
 
-A worker carries out whole runs, and branches. A branch is one part of a run. The program itself carries out the rest.
+A worker carries out whole runs, and branches. A branch is one part of a run. The program itself carries out the rest of
+that run.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from rxflow.types.codec import VERSION, describe_error, encode, from_json_value,
 
 
 class WorkerLost(RunLost):
-    """The worker of a run has died or cannot be reached. The events that had arrived were emitted before this error."""
+    """The worker of a run has died or cannot be reached. Events that had arrived are emitted before this error."""
 
     def __init__(self, run_id: str, last: int, why: str) -> None:
         super().__init__(run_id, last)
@@ -46,7 +47,7 @@ class WorkerStartError(RuntimeError):
 
 
 class CodeMismatchError(RuntimeError):
-    """The worker has another version of rxflow, or of the flow's module, than this program."""
+    """The worker and this program have different versions of rxflow, or of the flow's module."""
 
 
 def describe_rxflow() -> dict[str, object]:
@@ -55,9 +56,10 @@ def describe_rxflow() -> dict[str, object]:
 
 
 def describe_flow(target: str) -> dict[str, str]:
-    """Return source digests by module name: of the module in ``target``, and of the module that defines the flow.
+    """Return digests by module name, for the module in ``target`` and for the module that defines the flow.
 
-    A module without source in this process is left out, because only workers need the code.
+    Each digest is computed from the module's source. A module without source in this process is left out, because only
+    workers need the code.
     """
     module, _, names = target.partition(":")
     found: Any = sys.modules.get(module)
@@ -68,7 +70,7 @@ def describe_flow(target: str) -> dict[str, str]:
 
 
 def check_flow(described: Mapping[str, str]) -> None:
-    """Raise CodeMismatchError if a module's digest differs from the one in ``described``, which the program sent."""
+    """Raise CodeMismatchError if the program's digests, ``described``, differ from the digests in this process."""
     for module, digest in described.items():
         if _digest_source(module) != digest:
             raise CodeMismatchError(
@@ -130,9 +132,9 @@ class RemoteAnswerer(Answerer):
 
 
 class QuestionRelay:
-    """Finds the answers to a branch's questions in the program, and sends them to the worker.
+    """The program's side of a branch's questions: finds the answers, and sends them to the worker.
 
-    It asks the answerers of the run that contains the branch, on the loop of this run.
+    The answers come from the answerers of the run that contains the branch. Used on the loop of this run.
     """
 
     def __init__(self, emitter: Emitter, reply: Callable[[str, Reply], object]) -> None:
@@ -196,7 +198,7 @@ Message: TypeAlias = tuple[Literal["events", "asks", "forgets", "completed", "fa
 
 
 class RunActor:
-    """A worker, which Ray runs as an actor. All its methods are coroutines, so it can carry out many runs at once."""
+    """A worker, as a Ray actor. Its public methods are asynchronous, so one worker can carry out many runs at once."""
 
     def __init__(self) -> None:
         self._open_runs: dict[str, Runs] = {}
@@ -211,7 +213,7 @@ class RunActor:
     ) -> AsyncGenerator[Message]:
         """Carry out a branch of the run that ``origin`` names. Yield the branch's events and questions, then its end.
 
-        Cancelling this coroutine stops the branch.
+        Cancelling this call stops the branch.
         """
         batches = Batches()
         answerer = RemoteAnswerer(self._questions, batches.ask, batches.forget)
@@ -245,7 +247,7 @@ class RunActor:
         """Start, restart or resume a run of a store, and wait for its end.
 
         Yield "begun" with the run's writer once the run has begun. If the run does not begin, yield "failed" with the
-        error. Cancelling this coroutine cancels the run.
+        error. Cancelling this call cancels the run.
         """
         try:
             check_flow(code)
@@ -274,15 +276,15 @@ class RunActor:
 
 
 async def _begin_in_thread(run: Run, begin: Callable[[], None]) -> None:
-    """Call ``begin`` in a thread. It is a method of ``run`` that blocks until the run has begun.
+    """Call ``begin`` in a thread. ``begin`` is a method of ``run`` that blocks until the run has begun.
 
-    A thread cannot be interrupted: a cancellation waits until the run has begun, and then stops the run.
+    A thread cannot be interrupted. A cancelled caller therefore waits until the run has begun, and then stops the run.
     """
     beginning = asyncio.ensure_future(asyncio.to_thread(begin))
     try:
         await asyncio.shield(beginning)
     except asyncio.CancelledError:
-        with suppress(Exception):  # raised if the run could not begin, or if its end could not be written
+        with suppress(Exception):  # raised if the run could not begin, or if the end of the run could not be written
             await beginning
             await _stop(cast(Worker, run.worker))
         raise
@@ -332,19 +334,19 @@ class Batches(ObserverBase[Event]):
         self._wake()
 
     def forget(self, request: InputRequested) -> None:
-        """Queue the notice that a question no longer needs an answer."""
+        """Queue a message that a question no longer needs an answer."""
         self._questions.append(("forgets", request.request_id))
         self._wake()
 
     def take_questions(self) -> list[Message]:
-        """Return the messages about questions since the last call."""
+        """Return the queued messages about questions, and empty the queue."""
         questions, self._questions = self._questions, []
         return questions
 
     async def take(self) -> bytes:
         """Wait for the next batch, and return its lines.
 
-        Return an empty text if only questions are ready, or if the branch has ended without another event.
+        Return ``b""`` if only questions are ready, or if the branch has ended without another event.
         """
         if not (self._lines or self._questions or self._has_ended):
             await self._wait(None)

@@ -1,4 +1,4 @@
-"""Manages the workers of one program on a cluster: starts them, gives them runs, and checks that they are alive."""
+"""Manages a program's workers on a cluster: starts workers, gives them runs, and checks that they are alive."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ray: Any = _ray
 """The package ``ray``, typed as ``Any``, because its own types are incomplete: they lack concurrency groups."""
 
 T = TypeVar("T")
-_connecting = threading.Lock()  # held during ray.init(), because a second ray.init() in a process raises
+_connecting = threading.Lock()  # held during ray.init(), because a second ray.init() in a process fails
 
 CONNECT_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 5.0
@@ -35,7 +35,7 @@ _IS_CLOSED = "the workers of this Ray object were closed; create another one"
 HEALTH = "health"
 """The concurrency group of pings. Ray runs each concurrency group in a thread of its own.
 
-So a worker answers pings even while a flow blocks the event loop of its runs.
+So a worker answers pings even while a flow blocks the event loop of the runs.
 """
 
 
@@ -55,7 +55,7 @@ class Settings:
 
 @dataclass(eq=False)
 class PoolWorker:
-    """One worker process. ``runs`` counts the runs that the worker carries out, and the runs that wait for its start.
+    """One worker process. ``runs`` counts the runs that the worker carries out, or will carry out once it has started.
 
     When the pool considers the worker dead, it sets ``loss`` to the reason. It then calls the functions in ``on_loss``
     in the pool's thread.
@@ -116,15 +116,15 @@ class WorkerPool:
                 signal.signal(signal.SIGTERM, before)
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """Run a coroutine on the pool's loop. Raises WorkerStartError if the pool is closed."""
+        """Start ``work`` on the pool's loop, and return a future. Raises WorkerStartError if the pool is closed."""
         with self._lock:
             if self._is_closed:
                 work.close()
-            # Submitted while the lock is held, so that a later close() finds this coroutine on the loop.
+            # The lock is held here, so that a later close() finds this coroutine on the loop.
             return asyncio.run_coroutine_threadsafe(work, self._open_loop())
 
     def reserve(self) -> Future[PoolWorker]:
-        """Run :meth:`acquire` on the pool's loop, and return a future of the worker. May be called in any thread.
+        """Start :meth:`acquire` on the pool's loop, and return a future of the worker. May be called in any thread.
 
         A caller that gets the worker must return it with :meth:`give_back`. A caller that no longer needs a worker may
         cancel the future, as long as the future has no result.
@@ -167,16 +167,16 @@ class WorkerPool:
                 reserved.set_exception(error)
             else:
                 reserved.set_result(acquired.result())
-        except InvalidStateError:  # ``reserved`` was cancelled, so its caller does not return the worker
+        except InvalidStateError:  # ``reserved`` was cancelled, so nobody else will return the worker
             if error is None:
                 self.release(acquired.result())
 
     async def acquire(self) -> PoolWorker:
-        """Return a worker with room for a run. Runs on the pool's loop.
+        """Return a worker with room for one more run. Must be called on the pool's loop.
 
         Raises:
-            WorkerStartError: no worker is free, and none could be started in time.
-            CodeMismatchError: the worker has another version of rxflow.
+            WorkerStartError: a new worker could not be started, and no other worker has started.
+            CodeMismatchError: a new worker has another version of rxflow than this program.
             ConnectionError: the cluster cannot be reached.
         """
         await self._connect()
@@ -207,7 +207,7 @@ class WorkerPool:
                 return worker
 
     def release(self, worker: PoolWorker) -> None:
-        """Record that a run has left the worker, and wake the next run that waits. Runs on the pool's loop."""
+        """Record that a run has left the worker, and wake the next waiting run. Must be called on the pool's loop."""
         worker.runs -= 1
         self._call_next()
 
@@ -223,7 +223,7 @@ class WorkerPool:
             self._call_next()
 
     def give_back(self, worker: PoolWorker, loss: str = "") -> None:
-        """Run :meth:`release` on the pool's loop. May be called in any thread.
+        """Schedule :meth:`release` on the pool's loop. May be called in any thread.
 
         If the caller has found the worker dead, ``loss`` is the reason.
         """
@@ -381,7 +381,7 @@ class WorkerPool:
 
 
 def stop(stream: Any) -> None:
-    """Cancel the call of a worker's method. ``stream`` is the stream of this call's results.
+    """Cancel a method call on a worker. ``stream`` is the stream of the call's results.
 
     Deleting ``stream`` would not cancel the call.
     """
@@ -394,7 +394,7 @@ def _list_resources() -> Mapping[str, float]:
 
 
 async def _ping(worker: PoolWorker, within_s: float) -> Any:
-    # Not asyncio.wait_for(), which in Python 3.11 ignores a cancellation that comes together with the reply.
+    # asyncio.wait_for() of Python 3.11 would ignore a cancellation that arrives together with the reply.
     async with asyncio.timeout(within_s):
         return await asyncio.wrap_future(worker.actor.ping.options(concurrency_group=HEALTH).remote().future())
 

@@ -40,8 +40,8 @@ class Ray:
         runs = Runs("redis://host:6379/0", on=Ray(num_cpus=1))
         branch = Ray(resources={"gpu": 1}).on(Trip)
 
-    A run gets an idle worker if there is one. Otherwise a new worker is started if there are fewer than ``workers``. If
-    not, up to ``runs_per_worker`` runs share a worker, and further runs wait. The workers end with the program.
+    A run gets an idle worker if there is one. Otherwise a new worker is started. When the number of workers has reached
+    ``workers``, up to ``runs_per_worker`` runs share a worker, and further runs wait. The workers end with the program.
 
     Args:
         address: the cluster's address, in the form of ``ray.init()``; ignored if Ray is already connected.
@@ -139,7 +139,7 @@ def on_ray(target: object, *, num_cpus: float = 1, resources: Mapping[str, float
         def research(self):
             return on_ray("trips:research_crew", num_cpus=2).observe({"topic": self.state.topic})
 
-    The cluster is the one that this program is connected to. If there is none, ``ray.init()`` finds a cluster.
+    The cluster is the one that this program is connected to. If there is none, ``ray.init()`` finds or starts one.
     Workers import ``target`` by its path, so they need the code. API keys come from the environment of the workers.
     Targets with the same ``num_cpus`` and ``resources`` share workers. :class:`Ray` has more settings.
 
@@ -197,7 +197,7 @@ class OnRay:
         return EventStream(lambda scope: from_coroutine(scope, work))
 
     def observe(self, inputs: Mapping[str, Any] | None = None) -> EventStream[StreamChunk]:
-        """Return the chunks among :meth:`events`."""
+        """Return a cold Observable of the chunks of a run: a selection from :meth:`events`."""
         return self.events(inputs).select(chunks)
 
     def __repr__(self) -> str:
@@ -244,7 +244,7 @@ async def _follow(pool: WorkerPool, target: str, inputs: Mapping[str, Any] | Non
                 if kind == "events":
                     for line in data.splitlines(keepends=True):
                         event = decode(line)
-                        # The type is tested first: this is fast, and most events are chunks.
+                        # Most events are chunks, and comparing the type is faster than isinstance().
                         if type(event) is not StreamChunk and isinstance(event, InputRequested):
                             questions.expect(event)
                         emitter.on_next(event)
@@ -319,10 +319,10 @@ class _Call:
                 loop.call_soon_threadsafe(interrupt)
 
         self._stream = getattr(worker.actor, method).options(num_returns="streaming").remote(*arguments)
-        if self._cancelled.is_set():  # another thread called cancel() before self._stream was set
+        if self._cancelled.is_set():  # another thread has called cancel() before self._stream was set
             self.cancel()
         if emitter is not None:
-            emitter.own(Disposable(self.cancel))  # runs in the thread that disposes, because this loop may be blocked
+            emitter.own(Disposable(self.cancel))  # called in the disposing thread: this loop may be blocked
         worker.on_loss[self] = on_loss
         try:
             async for reference in self._stream:
@@ -382,8 +382,8 @@ class _RunsOnRay:
         """Make a worker start, restart or resume a run.
 
         ``verb`` is the name of a method of ``Runs`` or ``Run``, and ``arguments`` are for that method. The returned
-        future gets the run's id as its result when the run has begun. Cancelling the future before that cancels the
-        run.
+        future gets the run's id as its result when the run has begun. Cancelling the future before it has a result
+        cancels the run.
         """
         if arguments.get("target") is not None:
             arguments["target"] = name_target(arguments["target"])

@@ -6,7 +6,7 @@ from rxflow import _lazy
 
 __all__ = ["Agent", "AgentOutput", "Crew", "CrewOutput", "Guardrail", "GuardrailError", "Process", "Task", "TaskOutput"]
 
-# Lazy, because importing one module of this package should not import all of them.
+# The names are resolved lazily, so that importing one module of this package does not import the others.
 if typing.TYPE_CHECKING:
     from rxflow.crew._guardrails import Guardrail, GuardrailError
     from rxflow.crew.agent import Agent

@@ -1,6 +1,7 @@
-"""Assignments. An assignment is a task for one agent in one run, with the inputs filled into its texts.
+"""Assignments. An assignment is a task for one agent in one run.
 
-The module also contains limits for LLM calls, and the files that an assignment writes.
+The inputs of the run are filled into the texts of the task and of the agent. The module also contains limits for LLM
+calls, and the files that an assignment writes.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _lock = threading.Lock()
 
 
 class RateLimit:
-    """Allows at most ``calls`` LLM calls in ``period`` seconds. A slot is the permission to begin one call."""
+    """Allows at most ``calls`` LLM calls in any ``period`` seconds. A slot is the permission to begin one call."""
 
     def __init__(self, calls: int, *, period: float = 60.0) -> None:
         if calls < 1:
@@ -55,14 +56,14 @@ class RateLimit:
         return self._begun[0] + self._period - now if len(self._begun) == self.calls else 0.0
 
     def take(self, now: float) -> None:
-        """Take a slot, because a call begins."""
+        """Take a slot for a call that begins at the time ``now``."""
         self._begun.append(now)
 
 
 def limit_of(max_rpm: int | None, known: RateLimit | None) -> RateLimit | None:
     """Return the limit for ``max_rpm``, or None if ``max_rpm`` is None.
 
-    If ``known`` allows ``max_rpm`` calls, return ``known``, because it remembers the calls so far.
+    If ``known`` allows exactly ``max_rpm`` calls, return ``known``, because it remembers the calls so far.
     """
     if max_rpm is None:
         return None
@@ -103,7 +104,7 @@ _EXPANDED_BY_SHELLS = re.compile(r"\A~[^/\\]*|(?:\A|(?<=[/\\]))\$(?:[A-Za-z_]\w*
 
 
 class Fillable(Configurable):
-    """The base of agents and tasks. ``texts`` names the fields whose texts may have placeholders.
+    """The base class of agents and tasks. ``texts`` names the fields whose texts may have placeholders.
 
     A run fills in the placeholders without changing the object.
     """
@@ -159,11 +160,11 @@ class Persona:
     def introduce(self, messages: list[Message]) -> list[Message]:
         """Return ``messages`` with the agent's introduction.
 
-        If there is a prompt template, the text of the last message is put into it.
+        If there is a prompt template, the text of the last message is put into the template.
 
-        If ``use_system_prompt`` is True, the introduction is a system message before the others. Otherwise it is put
-        before the text of the first message. If the first message is not a text, the introduction is a user message
-        before it.
+        If ``use_system_prompt`` is True, the introduction is a system message before the others. Otherwise, the text of
+        the first message begins with the introduction. If the content of the first message is not a text, the
+        introduction is an additional user message at the beginning.
         """
         who = self._apply(
             self.agent.system_template, "System", f"You are {self.role}. {self.backstory}\nYour goal: {self.goal}"
@@ -219,7 +220,7 @@ class Assignment:
     markdown: bool = False
     rates: Sequence[RateLimit] = field(default_factory=tuple)
     caches_tools: bool = True
-    tool_cache: ToolCache | None = None  # shared by the tasks of a crew's run; None: the task has its own cache
+    tool_cache: ToolCache | None = None  # shared by the tasks of a crew's run; if None, the task has a cache of its own
     keep_start: Callable[[], None] | None = None
     keep_output: Callable[[TaskOutput], None] | None = None
     keep_retries: Callable[[int], None] | None = None
@@ -250,7 +251,7 @@ class Assignment:
 
 
 def _with_text(messages: list[Message], parts: list[str]) -> list[Message]:
-    """Append ``parts`` to the last message if it is a user's text. Otherwise add a message with ``parts``.
+    """Append ``parts`` to the last message if it is a text from the user. Otherwise add a message with ``parts``.
 
     If ``parts`` is empty, no message is added.
     """
@@ -284,8 +285,8 @@ def fill(text: str, inputs: Mapping[str, Any] | None, where: str) -> str:
 class OutputFile:
     """The path of a file for an answer, and the folder in which the path must be.
 
-    The program chooses the folder: it is the part of the template before the first placeholder. Inputs can only choose
-    a path inside this folder. Inputs often come from strangers, and the file is written with this program's rights.
+    The program chooses the folder: the template names it before the first placeholder. Inputs can only choose a path
+    inside this folder. Inputs often come from strangers, and the file is written with this program's rights.
 
     ``folder`` is None if no placeholder was filled in. The path may then be anywhere.
     """
@@ -314,7 +315,8 @@ class OutputFile:
         """Return the file for ``template``, with its placeholders filled in.
 
         Raises:
-            ValueError: a placeholder has no input, the path leads out of the folder, or the path is a folder.
+            ValueError: a placeholder has no input, or the path leads out of the folder, is a folder, or begins with
+                something that only a shell expands.
         """
         filled = fill(template, inputs, where)
         names = [match.group(1) for match in PLACEHOLDER.finditer(template)] if inputs is not None else []
@@ -371,8 +373,8 @@ _writing = threading.Lock()  # held during each change, because tasks that run a
 class LogFile:
     """The log file of a crew's tasks.
 
-    In a ``.txt`` file, each entry is a line, and its values are written as JSON. A ``.json`` file contains a list, and
-    each entry is an object in this list.
+    In a ``.txt`` file, each entry is a line, with the values as JSON. A ``.json`` file contains a list, and each entry
+    is an object in this list.
     """
 
     path: Path

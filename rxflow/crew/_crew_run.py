@@ -53,7 +53,7 @@ Inputs = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The agents, tasks and options of a crew at the start of a run. ``manager`` is None if the crew is sequential."""
+    """The agents, tasks and options of a crew at the start of a run. ``manager`` is None in a sequential crew."""
 
     name: str
     agents: Sequence[Agent]
@@ -73,8 +73,8 @@ class Plan:
         """Raise errors that would otherwise stop the run halfway.
 
         Raises:
-            ValueError: a placeholder has no input, an ``output_file`` is not allowed, two tools of an agent have the
-                same name, or two coworkers of an agent have the same role.
+            ValueError: a task has no agent, a placeholder has no input, an ``output_file`` is not allowed, two tools of
+                an agent have the same name, or two coworkers of an agent have the same role.
         """
         for index in range(len(self.tasks)):
             by_function_name(self.assignment(index, inputs).offered_tools)
@@ -95,7 +95,10 @@ class Plan:
     def assignment(
         self, index: int, inputs: Inputs | None, context: str = "", tool_cache: ToolCache | None = None
     ) -> Assignment:
-        """Return the assignment of the task at ``index``: for the manager if there is one, otherwise for its agent."""
+        """Return the assignment of the task at ``index``.
+
+        If the crew has a manager, the assignment is for the manager. Otherwise, the assignment is for the task's agent.
+        """
         task = self.tasks[index]
         agent = self.manager or task.agent
         if agent is None:
@@ -149,7 +152,7 @@ class CrewRun:
         self._tool_cache = ToolCache()
 
     def observe(self) -> Observable[Event]:
-        """Return the events of the run.
+        """Return an Observable of the events of the run.
 
         A run begins with :class:`CrewStarted`, ``P``. A completed run ends with :class:`CrewFinished`, ``F``. ::
 
@@ -206,7 +209,7 @@ class CrewRun:
         self._plan.check_context()
         if not self._plan.before_kickoff:
             return
-        inputs = dict(self._inputs or {})  # a copy, because callbacks may change it
+        inputs = dict(self._inputs or {})  # a copy, because callbacks may change the dict
         for callback in self._plan.before_kickoff:
             changed = await emitter.invoke(callback, inputs)
             if changed is None:
@@ -216,7 +219,7 @@ class CrewRun:
             inputs = dict(cast(Inputs, changed))
         if inputs or self._inputs is not None:  # otherwise the inputs stay None: no placeholder is filled in
             self._inputs = inputs
-        self._plan.check(self._inputs)  # only now, because the callbacks may have added inputs
+        self._plan.check(self._inputs)  # checked only now, because the callbacks may have added inputs
 
     async def _finish(self, emitter: Emitter) -> None:
         in_order = [self._outputs[index] for index in range(len(self._plan.tasks))]
@@ -287,9 +290,9 @@ class _Running(Holder, ObserverBase[Event]):
         self._observer.on_error(error)  # type: ignore[arg-type]  # RxPY's type excludes BaseException
 
     def on_completed(self) -> None:
-        """Subscribe to the next step. After the last step, complete.
+        """Subscribe to the next step. When all steps have ended, complete the stream.
 
-        This does not recurse, because a step never ends in the iteration of the event loop in which it begins.
+        Calls of this method never nest: a step never ends in the iteration of the event loop in which it begins.
         """
         if self.is_disposed:
             return
@@ -330,8 +333,8 @@ def delegation_tools(
 ) -> list[BaseTool]:
     """Create two tools: one delegates work to a coworker, the other asks a coworker a question.
 
-    The chunks of the coworkers are part of the run's stream. ``prepare`` changes a coworker's assignment before it is
-    carried out: a crew uses it to add the tool cache of the run.
+    The chunks of the coworkers are part of the run's stream. ``prepare`` gets each assignment of a coworker, and
+    returns the assignment to carry out. A crew uses ``prepare`` to add the tool cache of the run.
 
     Raises:
         ValueError: two coworkers have the same role.

@@ -67,7 +67,7 @@ def _check_guardrail(guardrail: Callable[[TaskOutput], Any] | str) -> Callable[[
 
 
 Guardrail = Annotated[Callable[[TaskOutput], Any] | str, AfterValidator(_check_guardrail)]
-"""A guardrail judges an answer. It is a function, or the text of a criterion. The agent's model applies a criterion.
+"""A function that judges an answer, or the text of a criterion, which the agent's model applies to the answer.
 
 The function is ``fn(TaskOutput) -> (accepted, value or reason)``, sync or async.
 """

@@ -83,7 +83,10 @@ class _TaskRun:
         self._call_ids: list[str] = []
 
     async def result(self) -> TaskOutput:
-        """Return an answer that the output type and the guardrails accept, and with ``human_input`` also a person."""
+        """Return the answer to the task.
+
+        The output type and all guardrails accept the answer. With ``human_input``, a person has reviewed the answer.
+        """
         if self._assignment.keep_start is not None:
             self._assignment.keep_start()
         self._keep_retries(0)
@@ -98,7 +101,8 @@ class _TaskRun:
         """Return the first answer that the output type and all guardrails accept.
 
         Raises:
-            GuardrailError: the first answer and the answers of ``guardrail_max_retries`` retries were rejected.
+            GuardrailError: the first answer was rejected, and then the answer of each of the
+                ``guardrail_max_retries`` retries.
         """
         conversation = Conversation(assignment, assignment.messages(), self._cache, self._call_spans, self._call_ids)
         self._time_limit.begin()
@@ -140,7 +144,7 @@ class _TaskRun:
     async def _answer(self, conversation: Conversation) -> str:
         """Make one attempt, and return the text of the answer.
 
-        Each attempt is a leaf of its own, so that its chunks have the number of the attempt.
+        Each attempt is a leaf of its own, so that the chunks have the number of the attempt.
         """
         last = Last(AgentFinished)
 
@@ -182,8 +186,8 @@ class _TaskRun:
 class _TimeLimit(Answerer):
     """The time limit of an agent for one task. The limit includes all attempts, and the judging of the answers.
 
-    The time stops while a question is open. This class is an answerer only because answerers are informed of questions.
-    It answers none.
+    The time stops while a question is open. This class is an Answerer only to be informed of questions: it never
+    answers a question.
     """
 
     def __init__(self, assignment: Assignment, loop: asyncio.AbstractEventLoop) -> None:
@@ -201,7 +205,7 @@ class _TimeLimit(Answerer):
         return self._seconds is not None
 
     def begin(self) -> None:
-        """Start the time from zero if the agent has a limit."""
+        """If the agent has a limit, start measuring the time from zero."""
         if self._seconds is not None:
             self._left = self._seconds
             self._go_on()
@@ -213,7 +217,7 @@ class _TimeLimit(Answerer):
         self._on_loop(lambda: self._go_on(request))
 
     def _on_loop(self, do: Callable[[], None]) -> None:
-        if running_loop() is self._loop:  # False for a question of a crew that a tool runs on a loop of its own
+        if running_loop() is self._loop:  # False if a crew on another loop asks, for example inside a tool
             do()
         else:
             call_soon(self._loop, do)

@@ -60,7 +60,7 @@ class ToolAnswer:
 
 
 class ToolCache:
-    """The results of tool calls in one run. Calls of the same tool with equal arguments are carried out once.
+    """The results of tool calls in one run, for later calls of the same tool with equal arguments.
 
     A result is kept only if the call succeeded and the tool's ``cache_function`` allows it.
     """
@@ -100,7 +100,7 @@ async def use_tools(
 
         async def work(inner: Emitter) -> None:
             # The events of the tool itself have the id of the LLM call that asked for the tool. The events of runs
-            # inside the tool do not have it.
+            # inside the tool do not have this id.
             inner.origin = replace(inner.origin, llm_call_id=turn.origin.llm_call_id)
             answers.append(await _use(inner, call, tools, cache))
 
@@ -122,7 +122,7 @@ def by_function_name(tools: Sequence[BaseTool]) -> dict[str, BaseTool]:
 
 
 def _read_object(arguments: str) -> dict[str, Any]:
-    """Return the model's arguments as a dict for events. If they are not a JSON object, the dict has their text."""
+    """Return ``arguments`` as a dict, for events. If the text is not a JSON object, the dict contains the text."""
     try:
         read: Any = from_json(arguments or "{}", allow_inf_nan=False)
     except ValueError:
@@ -231,9 +231,9 @@ def _repeat(
 def _word_failure(tool: str, error: BaseException, stage: str) -> str:
     """Return the text that informs the model that a tool call failed or was refused.
 
-    A resumed run must use the same words, because it finds the model's recorded answer by the messages before the
-    answer. In a resumed run, the error comes from a log. If the class of the error is not loaded, the error is a
-    RecordedError, which contains the name of the class and the message.
+    A resumed run must use the same words: it looks up the model's recorded answer by the messages before the answer.
+    In a resumed run, the error comes from a log. If the class of the error is not loaded, the error is a RecordedError,
+    which contains the name of the class and the message.
     """
     if isinstance(error, RecordedError):
         kind, message = error.type.rpartition(".")[2], error.message
@@ -253,7 +253,7 @@ class Denied(Exception):
 
 
 async def _approve(emitter: Emitter, call: ToolCall, tool: BaseTool, arguments: Mapping[str, Any]) -> Approval:
-    """Return an Approval: whether the tool may be called. Ask a person only if the tool needs approval."""
+    """Return an Approval, which decides whether the tool is called. Ask a person only if the tool needs approval."""
     needs = tool.needs_approval
     if callable(needs):
         needs = await emitter.invoke(needs, **arguments)

@@ -49,7 +49,7 @@ class Conversation:
         emitter.on_next(MessageAdded(origin=emitter.origin, message=message))
 
     def send_back(self, reason: str) -> None:
-        """Add the rejected answer to the messages, and a message that asks for a better one."""
+        """Add the rejected answer to the messages, and then a message that asks for a corrected answer."""
         self.messages.append(self.last)
         self._count_shown = len(self.messages)
         self.messages.append(
@@ -58,7 +58,7 @@ class Conversation:
 
 
 async def answer(emitter: Emitter, conversation: Conversation) -> str:
-    """Ask the model and carry out its tool calls, turn after turn, until there is an answer. Return its text.
+    """Ask the model and carry out its tool calls, turn after turn, until there is an answer. Return the answer's text.
 
     The answer is a text of the model, or the result of a tool with ``result_as_answer``. The events of all turns appear
     in the stream.

@@ -56,14 +56,14 @@ class Agent(Fillable):
     Args:
         role, goal, backstory: describe the agent; ``{placeholders}`` are filled with the crew's inputs.
         llm: an :class:`LLM`, a :class:`BaseLLM` of your own, or the name of a model. By default, the name comes from
-            the environment variable MODEL, MODEL_NAME or OPENAI_MODEL_NAME. If none is set, it is ``gpt-4.1-mini``. The
-            embedded model is used only if you name it.
+            the environment variable MODEL, MODEL_NAME or OPENAI_MODEL_NAME. If none is set, the name is
+            ``gpt-4.1-mini``. The embedded model is used only if you name it.
         tools: tools of rxflow, or of another library: see :func:`rxflow._tool_adapter.as_tool`.
-        max_iter: the greatest number of turns with the model for one answer. In the last turn, the model may not call
+        max_iter: the greatest number of turns with the model for one answer. In the last turn, the model must not call
             tools.
         max_execution_time: how many seconds one task may take, including all attempts and the judging of answers. After
-            that, TimeoutError is raised. The time stops while a person is asked. After a person's feedback, it starts
-            again from zero.
+            that, TimeoutError is raised. The time stops while a person is asked. After a person's feedback, the time
+            starts again from zero.
         max_retry_limit: how often an LLM call is tried again if it failed before its first chunk or returned nothing;
             by default the ``max_retries`` of the LLM.
         max_rpm: how many LLM calls the agent may make in a minute, including the calls that judge its answers.
@@ -71,10 +71,10 @@ class Agent(Fillable):
         verbose: the agent's work is reported on standard error: see :mod:`rxflow._streaming.console`.
         guardrail: judges the answers; see :data:`rxflow.crew._guardrails.Guardrail`. ``guardrail_max_retries`` limits
             the retries in ``kickoff``. For a task, the task's own ``guardrail_max_retries`` applies.
-        cache: within a run, calls of the same tool with equal arguments are carried out once.
+        cache: results of tools are kept during a run, for later calls of the same tool with equal arguments.
         multimodal: the agent may see images. Its model asks for an image by address, with the tool
             ``add_image_to_content``.
-        step_callback: called after each turn with the model and after each tool, instead of the crew's callback.
+        step_callback: called after each turn with the model and after each tool call, instead of the crew's callback.
         use_system_prompt: if False, the introduction is part of the first message, for models without system messages.
         system_template, prompt_template: templates for the introduction and for the prompt. ``{{ .System }}`` is
             replaced by the introduction, and ``{{ .Prompt }}`` by the prompt. ``{role}``, ``{goal}`` and
@@ -123,7 +123,7 @@ class Agent(Fillable):
 
     def _renew(self) -> None:
         super()._renew()
-        self._rate = limit_of(self.max_rpm, None)  # a copy gets a limit of its own, which counts only its calls
+        self._rate = limit_of(self.max_rpm, None)  # a copy gets a new limit, which has counted no calls
 
     @property
     def model(self) -> LLM:
@@ -149,7 +149,7 @@ class Agent(Fillable):
 
     @property
     def rate(self) -> RateLimit | None:
-        """The agent's own limit of LLM calls; None if it has none."""
+        """The agent's own limit of LLM calls; None if ``max_rpm`` is not set."""
         self._rate = limit_of(self.max_rpm, self._rate)
         return self._rate
 
@@ -170,7 +170,8 @@ class Agent(Fillable):
     def events(self, work: Task | Query, response_format: type[BaseModel] | None = None) -> EventStream[Event]:
         """Return a cold Observable of all events of this agent's work on a task or query.
 
-        Work that completes ends with a TaskFinished. Its result is the answer, an :class:`AgentOutput`.
+        If the work completes, the last event is a TaskFinished. The result of this event is the answer, an
+        :class:`AgentOutput`.
         """
         assignment = self._assign(work, response_format)
 
@@ -264,7 +265,7 @@ def _fitting(model: Any) -> dict[str, Any]:
 
 
 def _with_usage(events: Observable[Event], scope: Scope, task_id: str, *, around: Scope) -> Observable[Event]:
-    """Emit ``events``, but make the result of the task an :class:`AgentOutput`, which has the tokens of all LLM calls.
+    """Emit ``events``, but make the task's result an :class:`AgentOutput`, which has the tokens of all LLM calls.
 
     ``F`` is the TaskFinished of the task, and ``A`` is the same event with an AgentOutput as its result. ::
 

@@ -34,7 +34,7 @@ class Crew(Configurable):
         agents, tasks: the agents, and the tasks in order.
         process: sequential, or hierarchical with ``manager_llm`` or ``manager_agent``.
         stream: ``kickoff`` returns a :class:`CrewStreamingOutput` instead of the result.
-        verbose: the work is reported on standard error: see :mod:`rxflow._streaming.console`.
+        verbose: progress is logged to the ``rxflow`` logger, by default on standard error.
         max_rpm: how many LLM calls all agents together may make in a minute, including the calls that judge answers.
         step_callback: called after each turn with a model and after each tool, for agents without a ``step_callback``.
         task_callback: called with the :class:`TaskOutput` of each task.
@@ -43,11 +43,12 @@ class Crew(Configurable):
             inputs. A function that returns None keeps the dict.
         after_kickoff_callbacks: functions ``fn(CrewOutput) -> CrewOutput``, called in order. A function that
             returns None keeps the output.
-        cache: within a run, calls of the same tool with equal arguments are carried out once, whichever agent calls.
+        cache: within a run, all agents share the results of tools. A tool is not called again with equal arguments,
+            unless its call failed, its ``cache_function`` forbids that, or the agent has ``cache=False``.
         output_log_file: a ``.txt`` or ``.json`` file. Each task adds an entry when it starts, and an entry with the
             answer when it has completed. True means ``logs.txt``.
-        config: a mapping with any of these options, or such a mapping as JSON text. It must have ``agents`` and
-            ``tasks``, which are lists of mappings. The ``agent`` of a task is a role. Keyword arguments take
+        config: a mapping with any of these options, or the same as JSON text. It must have ``agents`` and ``tasks``,
+            which are lists of mappings. In a task, ``agent`` is the role of one of the agents. Keyword arguments take
             precedence.
 
     Raises:
@@ -145,7 +146,7 @@ class Crew(Configurable):
             )
 
     def copy(self) -> Self:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Return a copy of this crew, with copies of its agents and tasks. The two crews share no results."""
+        """Return a copy of this crew, with copies of its agents and tasks. The copies have no results yet."""
         agents: dict[int, Agent] = {}
         tasks: dict[int, Task] = {}
 
@@ -168,7 +169,11 @@ class Crew(Configurable):
         )
 
     def _repr_html_(self) -> str:
-        from rxflow._text import draw_card, draw_table, show_title  # imported only in notebooks
+        from rxflow._text import (
+            draw_card,
+            draw_table,
+            show_title,
+        )  # imported here, because only notebooks call this method
 
         rows = [
             (
@@ -208,8 +213,8 @@ class Crew(Configurable):
         """Return a cold Observable of all events. Each subscription is a new run.
 
         Raises:
-            ValueError: a placeholder has no input. If there are ``before_kickoff_callbacks``, which may add inputs,
-                this is the stream's error instead.
+            ValueError: a placeholder has no input. If there are ``before_kickoff_callbacks``, the stream ends with this
+                error instead, because the callbacks may add inputs.
             TypeError: ``inputs`` is not a mapping.
         """
         plan = self._plan()
@@ -228,10 +233,11 @@ class Crew(Configurable):
         return self.events(inputs).select(chunks)
 
     def stream_chunks(self, inputs: Inputs | None = None) -> CrewStreamingOutput:
-        """Return the chunks of a new run, even if ``stream`` is False. The run starts when a program iterates them.
+        """Return the chunks of a new run, even if ``stream`` is False. The first iteration starts the run.
 
         Raises:
-            ValueError: a placeholder has no input.
+            ValueError: a placeholder has no input, and there are no ``before_kickoff_callbacks``.
+            TypeError: ``inputs`` is not a mapping.
         """
         return CrewStreamingOutput(source=self.events(inputs))
 
@@ -255,12 +261,12 @@ class Crew(Configurable):
         return [self.kickoff(each) for each in inputs]
 
     async def kickoff_for_each_async(self, inputs: Sequence[Inputs]) -> list[Any]:
-        """Call :meth:`kickoff_async` for each of ``inputs``, all at once."""
+        """Call :meth:`kickoff_async` for each of ``inputs``, at the same time."""
         self._check_all(inputs)
         return await all_of(self.kickoff_async(each) for each in inputs)
 
     def _check_all(self, inputs: Sequence[Inputs]) -> None:
-        """Check all of ``inputs``, so that no run starts if any of them are invalid."""
+        """Raise an error if any of ``inputs`` are wrong, before the first run starts."""
         plan = self._plan()
         for each in inputs:
             _check_inputs(plan, each)
@@ -308,10 +314,10 @@ def _read_task(entry: Mapping[str, Any], agents: Sequence[Agent]) -> Task:
 
 
 def _check_inputs(plan: Plan, inputs: object) -> Inputs | None:
-    """Return a copy of ``inputs``, or None if there are none.
+    """Return a copy of ``inputs``; None if ``inputs`` is None.
 
     Raises:
-        ValueError: a placeholder has no input. Not raised if there are ``before_kickoff`` callbacks, which may add it.
+        ValueError: a placeholder has no input, and there are no ``before_kickoff`` callbacks that may add the input.
         TypeError: ``inputs`` is not a mapping.
     """
     if inputs is not None and not isinstance(inputs, Mapping):

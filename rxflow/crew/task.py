@@ -32,12 +32,13 @@ class Task(Fillable):
         agent: the agent that carries out the task.
         context: the tasks whose answers are part of the prompt. A task of another crew must have its answer already.
             The default is all earlier tasks. None or [] means no tasks.
-        tools: the tools for this task, which replace the agent's tools. By default, the list is filled with the agent's
-            tools.
+        tools: the tools for this task, instead of the agent's tools. If the list is empty, it is filled with the
+            agent's tools.
         async_execution: the task runs at the same time as adjacent tasks with this option.
         output_pydantic, output_json: a model that the answer must fit; at most one of the two.
-        output_file: the path of a file for the answer. Placeholders are filled in. Inputs must not lead out of the
-            folder before the first placeholder, neither by ``..`` nor by an absolute path nor by a symbolic link.
+        output_file: the path of a file for the answer. Placeholders are filled in. The part of the path before the
+            first placeholder names a folder. If inputs lead out of this folder, ValueError is raised. This applies to
+            ``..``, absolute paths and symbolic links.
         callback: called with the :class:`TaskOutput`.
         guardrail, guardrails: judge the answer; see :data:`rxflow.crew._guardrails.Guardrail`.
             ``guardrail_max_retries`` limits the retries.
@@ -113,7 +114,7 @@ class Task(Fillable):
 
     @property
     def own_tools(self) -> Sequence[BaseTool]:
-        """The tools that were given to the task; empty if it uses the current tools of its agent."""
+        """The tools that were given to the task; empty if the task uses the current tools of its agent."""
         is_untouched = len(self.tools) == len(self._borrowed) and all(map(operator.is_, self.tools, self._borrowed))
         return () if is_untouched else self.tools
 
@@ -135,7 +136,7 @@ class Task(Fillable):
         ``shows_payload`` is the default for ``allow_crewai_trigger_context``.
 
         Raises:
-            ValueError: a placeholder has no input.
+            ValueError: a placeholder has no input, or ``output_file`` is not allowed with these inputs.
         """
         here = f"task {index} ({self.name or self.description[:40]!r}):"
         several = self.guardrails
@@ -171,7 +172,7 @@ class Task(Fillable):
         )
 
     def _read_payload(self, inputs: Mapping[str, Any] | None, by_default: bool) -> str:
-        """Return the text about the trigger payload for the end of the description; empty if no payload is shown."""
+        """Return the text that adds the trigger payload to the description; empty if no payload is added."""
         payload = (inputs or {}).get(TRIGGER_PAYLOAD)
         is_wanted = by_default if self.allow_crewai_trigger_context is None else self.allow_crewai_trigger_context
         is_shown = is_wanted and payload is not None and TRIGGER_PAYLOAD not in self.description
@@ -208,8 +209,8 @@ class Task(Fillable):
         """Return another task with the same options and a new id.
 
         Args:
-            agents: if one of them has the role of the task's agent, it replaces that agent.
-            task_mapping: tasks by ``key``. They replace the tasks with the same keys in ``context``.
+            agents: an agent in this list replaces the task's agent if both have the same role.
+            task_mapping: tasks by ``key``. A task in this mapping replaces the task with the same key in ``context``.
         """
         mapping = task_mapping or {}
         update: dict[str, Any] = {
@@ -228,7 +229,7 @@ class Task(Fillable):
 
         Args:
             agent: the agent to use instead of the task's own.
-            context: what is known so far.
+            context: a text for the prompt, with what is known so far.
             tools: the tools to use instead of the task's and the agent's.
 
         Raises:

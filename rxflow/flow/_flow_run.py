@@ -5,15 +5,15 @@ Each call of a method is an Observable. When a call completes, the calls that it
 its own merge, which looks for more methods only when a method completes.
 
 A completed method and the routers that it triggers are a *wave*. The routers run first, one after the other. If the
-name or label of a router triggers another router, that router also belongs to the wave. When all routers of the
+name or label of a router triggers another router, the other router also belongs to the wave. When all routers of the
 wave have run, the listeners follow in groups:
 
 1. The methods that wait for the completed method run at the same time, with everything that they trigger.
 2. When all of that is over, the methods that wait for the first router run.
 3. Then the methods that wait for the label of the first router run, and so on for each router.
 
-So the speed of methods does not decide which methods run in a wave, or how often. The waves of two start methods, or of
-two listeners of one method, run at the same time.
+So the speed of methods does not decide which methods run in a wave, or how often. The waves of several start methods
+run at the same time. The waves of several listeners that wait for the same method also run at the same time.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ Prepare = Callable[[Emitter], Awaitable[None]]
 
 @dataclass(slots=True)
 class Record:
-    """The outcome of one run: the methods' results in order of completion, the feedback of people, and the tokens."""
+    """What one run stores for its flow: ``outputs`` are the results of methods, in order of completion."""
 
     outputs: list[Any] = field(default_factory=list[Any])
     feedback: list[HumanFeedbackResult] = field(default_factory=list[HumanFeedbackResult])
@@ -195,8 +195,8 @@ class _FlowRun(DisposableBase):
 
         When the call completes, :meth:`_complete` adds the completion to ``wave``.
 
-        ``triggers`` are the names of the methods and labels that met the condition of ``method``. If ``method`` is a
-        router of the wave, ``causes`` has the name of ``method``, and of each earlier router that led to this call.
+        ``triggers`` are the method names and labels that met the condition of ``method``. If ``method`` is a router of
+        the wave, ``causes`` has the names of all routers of the wave that led to this call, and the name of ``method``.
         Otherwise ``causes`` is empty.
         """
         if self.subscriptions.is_disposed:
@@ -337,9 +337,9 @@ class _FlowRun(DisposableBase):
     def _run_listeners(self, wave: Wave) -> None:
         """Call the listeners that are due after the next occurrence of ``wave``.
 
-        Each listener begins a wave of its own. When the last of these waves is over, ``wave`` continues with its next
-        occurrence. When no occurrence is left, ``wave`` is over. Its parent then continues, if no other wave of the
-        parent is running. If there is no parent, the run finishes.
+        Each listener begins a wave of its own. When all of these waves are over, ``wave`` continues with its next
+        occurrence. When no occurrence is left, ``wave`` is over. If ``wave`` has no parent, the run then finishes.
+        Otherwise the parent continues as soon as no other wave with this parent is running.
         """
         while not self.subscriptions.is_disposed:
             if wave.for_listeners:

@@ -46,7 +46,7 @@ class AllOf:
 
 Condition: TypeAlias = Trigger | AnyOf | AllOf
 Conditional: TypeAlias = Condition | str | Callable[..., Any]
-"""What the decorators accept: a method, a method's name, a router's label, or a result of ``or_(…)`` or ``and_(…)``."""
+"""What the decorators accept: a decorated method, a method's name, a router's label, ``or_(…)`` or ``and_(…)``."""
 
 
 def or_(*conditions: Conditional) -> AnyOf:
@@ -58,13 +58,15 @@ def or_(*conditions: Conditional) -> AnyOf:
         b         ---------b------
         or_(a, b) ----a-----------
 
-    The condition can be met again only in two cases:
+    A router with this condition runs whenever one of ``conditions`` is met. Any other method with this condition can
+    run again only in two cases:
 
     - A router emits a label that the condition contains.
     - A new round of a cycle has begun, because a method that had completed was called again.
 
     Together, a method and the routers that it triggers meet the condition only once. For example,
-    ``or_(begin, "ok")`` is met once if ``begin`` triggers a router that returns "ok".
+    ``or_(begin, "ok")`` is met once if ``begin`` triggers a router that returns "ok". The exception is a cycle of
+    routers: a router in the cycle runs in each round.
 
     Raises:
         ValueError: there is no condition, or one of them is invalid.
@@ -91,7 +93,7 @@ def parse_condition(given: object, where: str) -> Condition:
     """Convert a :data:`Conditional` to a condition.
 
     Raises:
-        ValueError: ``given`` is not a Conditional. The error message names ``where``.
+        ValueError: ``given`` is not a Conditional. The error message contains ``where``.
     """
     if isinstance(given, Trigger | AnyOf | AllOf):
         return given
@@ -166,7 +168,7 @@ def start(condition: Conditional | None = None) -> Callable[[F], F]:
 
     With a condition, the method runs when the condition is met. If every start method has a condition, the flow begins
     with all start methods. If a start method has a parameter ``crewai_trigger_payload``, this parameter receives the
-    input of that name.
+    input with the same name.
     """
     parsed = None if condition is None else parse_condition(condition, "@start")
     return lambda method: add_note(method, "start", parsed, is_start=True)
@@ -184,8 +186,9 @@ def listen(condition: Conditional) -> Callable[[F], F]:
 def router(condition: Conditional | None = None, *, emit: Sequence[str] | None = None) -> Callable[[F], F]:
     """Mark a method that returns a label. The methods that listen for the label run next.
 
-    If the method returns None, there is no label. A member of an Enum is replaced by its value, and any other object by
-    its ``str()``. A warning is issued if no method waits for the label, and none waits for the router itself.
+    If the method returns None, there is no label. For a member of an Enum, the label is the ``str()`` of its value. For
+    any other object, the label is its ``str()``. A warning is issued if no method waits for the label, and none waits
+    for the router itself.
 
     Without a condition, this decorator turns a ``@start`` or ``@listen`` method into a router. ``emit`` lists the
     labels that the method may return. The list is used in drawings, and to find misspelt labels. A return type that is
@@ -205,7 +208,7 @@ def add_note(method: F, decorator: str, condition: Condition | None, **facts: An
     """Add ``condition`` and ``facts`` to the :class:`Note` of ``method``, and return ``method``.
 
     Raises:
-        ValueError: ``condition`` is a second condition of ``method``, or ``method`` is a class.
+        ValueError: ``condition`` is given, but ``method`` already has a condition. Or ``method`` is a class.
     """
     name = getattr(method, "__name__", repr(method))
     if isinstance(method, type):
@@ -223,10 +226,11 @@ def add_note(method: F, decorator: str, condition: Condition | None, **facts: An
 class Method:
     """A method of the graph.
 
-    ``labels`` are the labels that a router may emit. They are None if they cannot be known before the router runs.
-    ``takes_result`` is True if the method can be called with the result of a trigger. ``requires_result`` is True if
-    the method cannot be called without this result. ``payload`` is the parameter ``crewai_trigger_payload`` of a start
-    method; None if the method has no such parameter. ``doc`` is the first line of the docstring.
+    ``labels`` are the labels that a router may emit. They are None if they cannot be known before the router runs. For
+    any other method, they are None too. ``takes_result`` is True if the method can be called with the result of a
+    trigger. ``requires_result`` is True if the method cannot be called without this result. ``payload`` is the
+    parameter ``crewai_trigger_payload`` of a start method; None if the method does not have this parameter. ``doc`` is
+    the first line of the docstring.
     """
 
     name: str
@@ -259,7 +263,7 @@ class Graph:
         return [m for m in starts if m.condition is None] or starts
 
     def group_by_trigger(self) -> Mapping[str, Sequence[Method]]:
-        """Return the waiting methods by the name that they wait for: the name of a method, or a label.
+        """Return a mapping from each method name or label in a condition to the methods that wait for it.
 
         Without this index, the time of a run would grow with the square of the number of methods.
         """
@@ -272,7 +276,7 @@ class Graph:
     def check(self) -> None:
         """Warn about each unknown name in a condition, if the method can run without this name.
 
-        If a router may emit any label, no name counts as unknown.
+        If the labels of a router are unknown, the router may emit any label, and no name counts as unknown.
 
         Raises:
             ValueError: no method can begin the flow, a method that begins the flow requires a result, or a condition
@@ -288,7 +292,7 @@ class Graph:
                     "no result for its parameter then, so the parameter needs a default"
                 )
         if any(m.is_router and m.labels is None for m in self.methods.values()):
-            return  # a router without known labels may emit any label
+            return
         known = {*self.methods, *(label for m in self.methods.values() for label in m.labels or ())}
         for method in self.methods.values():
             can_run = method in entry_points or method.condition is None or is_met(method.condition, known)
@@ -304,8 +308,8 @@ def read_graph(cls: type) -> Graph:
     """Return the graph of a class. It includes the methods of the bases.
 
     Raises:
-        ValueError: a decorated method listens to itself, has nothing that would run it, or requires other arguments
-            than it gets. Or a method without a decorator overrides a method of the graph.
+        ValueError: a decorated method waits for itself, has no decorator that would run it, or requires arguments that
+            it does not get. Or a method without a decorator overrides a method of the graph.
         TypeError: a decorated method has no ``self``.
     """
     methods: dict[str, Method] = {}
@@ -401,7 +405,7 @@ def _read_declared_labels(declared: Any) -> tuple[str, ...] | None:
 
 def _read_returned_labels(function: Callable[..., Any]) -> tuple[str, ...] | None:
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        return None  # the label is the text that the generator yields
+        return None  # the label may be the text that the generator yields
     if getattr(getattr(function, "__code__", None), "co_filename", "") == "<string>":
         return None  # code from exec(): in Python 3.13, inspect would return the source of ``python -c``
     try:

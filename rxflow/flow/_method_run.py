@@ -1,4 +1,4 @@
-"""One call of a method, as an Observable. A resumed run does not repeat finished calls, but uses their old results."""
+"""One call of a method, as an Observable. A resumed run uses the recorded results of calls that had finished."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Replay:
     def takes(self, step: Step, repeat: Repeat) -> bool:
         """Return whether the call ``step`` had finished before the run was resumed.
 
-        If it had, :meth:`run` calls ``repeat`` with the recorded MethodFinished when it is this call's turn.
+        For a call that had finished, :meth:`run` will call ``repeat`` with the recorded MethodFinished.
         """
         if step in self._finished:
             self._called[step] = repeat
@@ -79,8 +79,8 @@ class Replay:
         """Repeat the completions of all finished calls. Each completion may cause further calls.
 
         Raises:
-            NotResumable: the log has a method that was removed from the graph, or a finished call that nothing triggers
-                any more. Or a method needs a result that the log cannot restore.
+            NotResumable: a method in the log is not in the graph, or nothing in the graph triggers a finished call.
+                Or a method receives a result that the log cannot restore.
         """
         if self._missing:
             raise NotResumable(
@@ -102,7 +102,7 @@ class Replay:
     def _require_result(self, name: str, result: object) -> None:
         """Raise NotResumable if a method receives ``result``, but the log cannot restore this result.
 
-        ``name`` is the method that had returned ``result``.
+        ``name`` is the name of the method that returned ``result``.
         """
         takers = [method.name for method in self._waiting.get(name, ()) if method.takes_result]
         if takers and isinstance(result, RecordedObject | RecordedModel):
@@ -216,8 +216,8 @@ async def _read_generator(
 
     If the first item is neither text nor a chunk, nothing is emitted. The result is then a generator of the same items.
 
-    ``is_method`` is True if the method itself is a generator function. If it is False, the method has returned the
-    generator. If such a generator has no items, the generator itself is returned.
+    ``is_method`` is True if the method itself is a generator function. If ``is_method`` is False, the method has
+    returned the generator, and a generator without items is returned unchanged.
     """
 
     def read() -> Any:
@@ -294,7 +294,7 @@ class _Merged:
             self._behind = event = item.event
             self._emitter.on_next(self._forget_retracted(event) if isinstance(event, Retracted) else event)
         elif item is self._behind:
-            self._behind = _NOTHING  # this event has just been emitted, when it came wrapped in a Behind
+            self._behind = _NOTHING  # this event was already emitted, when it arrived inside a Behind
         elif isinstance(item, str):
             self._text.append(item)
             self._emitter.text(item)
@@ -318,18 +318,18 @@ class _Merged:
             self._results = [item]
 
     def _is_of_answered_agent(self, call: LLMFinished) -> bool:
-        """Return whether an agent inside the method made ``call``, and an agent's answer is already recorded.
+        """Return whether an agent inside the method made ``call``, and an agent has already given its answer.
 
-        The text of such a call must not replace the agent's answer.
+        If so, the text of ``call`` must not replace the agent's answer.
         """
         return self._has_agent_answer and call.origin.agent_id not in ("", self._emitter.origin.agent_id)
 
     def _forget_retracted(self, retracted: Retracted) -> Retracted:
         """Drop the text that ``retracted`` makes void. Return the event to emit.
 
-        If ``retracted`` comes from this run, it is returned unchanged. A retraction from another run names spans of
-        that run, but here the chunks and strings of that run were emitted with the labels of this method. So the event
-        to emit names the span of this method.
+        A retraction from this run is returned unchanged. A retraction from another run names spans of the other run.
+        But the text of the other run was emitted with the span of this method. So the event to emit names the span of
+        this method.
         """
         if retracted.origin.span_id.startswith(self._emitter.run.id):
             self._text = [text for text in self._text if isinstance(text, str) or not retracted.covers(text)]
@@ -339,10 +339,11 @@ class _Merged:
         return replace(retracted, origin=here, span_ids=(here.span_id,))
 
     def _label_chunk(self, chunk: StreamChunk) -> StreamChunk:
-        """Return ``chunk`` if it comes from this run. Otherwise return a copy with the labels of the method.
+        """Return ``chunk`` if it comes from this run. Otherwise return a copy that belongs to this method.
 
-        A chunk from outside was created by the program, or comes from another run. The copy has no number, so that
-        this run numbers it.
+        A chunk from outside this run was created by the program, or comes from another run. The copy has the method's
+        flow and span. Its other labels are filled in only if they are empty. The copy has no number, so that this run
+        numbers it.
         """
         if chunk.span_id.startswith(self._emitter.run.id):
             return chunk

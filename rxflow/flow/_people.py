@@ -58,7 +58,7 @@ class AsksPeople:
         """Ask a person, and wait for the answer. This blocks the thread; async code uses :meth:`ask_async` instead.
 
         If the flow has exactly one store, the state is saved first. :func:`rxflow.operators.answer_with` describes who
-        answers. If no answerer takes the question, the run is paused, and the code after this call is not executed.
+        answers. If nobody answers, the run pauses, and the code after this call is not executed.
 
         Args:
             message: the question.
@@ -70,7 +70,8 @@ class AsksPeople:
             that there is no input.
 
         Raises:
-            RuntimeError: no flow is running here.
+            RuntimeError: the calling code does not belong to a run.
+            TypeError: ``timeout`` is not a time.
         """
         return cast("str | None", run_blocking(self._ask(message, timeout, metadata), InputReceived).value)
 
@@ -153,17 +154,17 @@ def human_feedback(
 ) -> Callable[[F], F]:
     """Mark a method. A person gives feedback on the method's result before other methods receive it.
 
-    Without ``emit``, the listeners of the method and the flow's result get a :class:`HumanFeedbackResult` instead of
-    the value that the method returned.
+    Without ``emit``, the result of a ``@start`` or ``@listen`` method is a :class:`HumanFeedbackResult`, which contains
+    the feedback and the value that the method returned. The listeners of the method get this result.
 
     With ``emit``, the method is a router. The person's text selects one of the labels in ``emit``, and the listeners of
-    this label get the HumanFeedbackResult. The listeners of the method and the flow's result get the value that the
-    method returned. The label is selected as follows:
+    this label get the HumanFeedbackResult. The listeners of the method itself get the value that the method returned.
+    If the method is the last one of the flow, this value is also the flow's result. The label is selected as follows:
 
     - A text that equals a label selects this label. Upper and lower case do not matter.
     - An empty text selects ``default_outcome``, or the first label if there is no default.
-    - For any other text, ``llm`` selects the label. If its answer does not name exactly one label, ``default_outcome``
-      is used. If there is no default, the method fails.
+    - For any other text, ``llm`` selects the label. If the answer of ``llm`` does not name exactly one label,
+      ``default_outcome`` is used. If there is no default, the method fails.
 
     ``provider`` is asked before all other answerers. It is a function, an Observable, or an object with
     ``request_feedback``.
@@ -226,7 +227,7 @@ async def ask_for_feedback(
 
 
 def _find_provider(flow: Flow[Any], method: str, feedback: Feedback, output: Any) -> Sequence[Answerer]:
-    """Return the answerers to ask first: the ``provider`` of ``@human_feedback``, or none without a provider."""
+    """Return a list with an answerer for the ``provider`` of ``@human_feedback``; empty if there is no provider."""
     provider = feedback.provider
     if provider is None:
         return ()

@@ -30,7 +30,7 @@ def create_state(given: object, where: str) -> State:
 
     Raises:
         TypeError: ``given`` is none of these.
-        ValueError: a field of the model class has no default.
+        ValueError: a field of the model class, other than ``id``, has no default.
     """
     state = _create_state(given, where)
     return state if read_id(state) else _fill_id(state)
@@ -42,7 +42,7 @@ def _create_state(given: object, where: str) -> State:
     if isinstance(given, dict):
         return {"id": str(uuid4())} | copy.deepcopy(cast(dict[str, Any], given))
     if isinstance(given, BaseModel):
-        # A copy, so that runs with the same initial instance do not share its lists.
+        # Make a copy, so that runs with the same initial instance do not share its lists.
         own = given.model_copy(deep=True)
         return own if "id" in type(given).model_fields else _remake(own, dict(own), _add_id(type(given)))
     if isinstance(given, type) and issubclass(given, BaseModel):
@@ -79,17 +79,18 @@ def merge_inputs(state: State, inputs: Mapping[str, Any]) -> State:
     keeps_all = model.model_config.get("extra") == "allow"
     known = {name: value for name, value in named.items() if keeps_all or name in model.model_fields}
     try:
-        # Field by field instead of model_dump(), so that nested models and objects keep their types.
+        # Use dict(state) instead of state.model_dump(), so that nested models and objects keep their types.
         return _remake(state, {**dict(state), **known}, model)
     except ValidationError as error:
         raise ValueError(f"Invalid inputs for structured state: {error}") from error
 
 
 def require_known(state: object, inputs: Mapping[str, Any]) -> None:
-    """Raise ValueError if ``state`` is a model that does not accept the name of one of ``inputs``.
+    """Raise ValueError if ``state`` is a model without a field for one of ``inputs``.
 
-    A run ignores such an input, because programs may pass more than a state needs. Call this function for inputs that a
-    person typed: there, an unknown name is a mistake.
+    The id, the trigger payload, and any input of a model with ``extra="allow"`` are accepted. A run ignores inputs
+    without a field, because programs may pass more than a state needs. Call this function for inputs that a person
+    typed: there, an unknown name is a mistake.
     """
     if not isinstance(state, BaseModel) or type(state).model_config.get("extra") == "allow":
         return
@@ -128,7 +129,7 @@ def show_state(state: State) -> dict[str, Any]:
     """Return the state as a dict of values that JSON can represent. Any other value is replaced by its ``str()``."""
     try:
         return cast(dict[str, Any], to_jsonable_python(state, fallback=str))
-    except ValueError:  # the state contains itself, so replace every value
+    except ValueError:  # the state contains itself; replace every value by its str()
         return {name: str(value) for name, value in dict(state).items()}
 
 
@@ -144,8 +145,8 @@ def _remake(state: BaseModel, values: Mapping[str, Any], model: type[BaseModel])
     If ``model`` sets a private attribute during validation, the attribute keeps this new value, because the value may
     depend on the fields.
     """
-    # by_name, because the keys of ``values`` are names of fields, even if a field has an alias. by_alias, because the
-    # value for a nested model may be a dict whose keys are aliases.
+    # by_name is needed because the keys of ``values`` are names of fields, even if a field has an alias. by_alias is
+    # needed because the value for a nested model may be a dict, and its keys may be aliases.
     made = model.model_validate(values, by_name=True, by_alias=True)
     for name, private in made.__private_attributes__.items():
         if hasattr(state, name) and _is_untouched(made, name, private):
@@ -160,7 +161,7 @@ def _is_untouched(made: BaseModel, name: str, private: ModelPrivateAttr) -> bool
     value: Any = getattr(made, name)
     factory: Any = private.default_factory
     try:
-        # Not private.get_default(), because it calls the factory in pydantic 2.12, but not in 2.14.
+        # Do not use private.get_default(): it calls the factory in pydantic 2.12, but not in 2.14.
         default = private.default if factory is None else factory()
         # Objects that equal only themselves, such as locks, are compared by class.
         is_like = type(value) is type(default) and type(value).__eq__ is cast(Any, object).__eq__

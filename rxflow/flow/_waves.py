@@ -14,8 +14,8 @@ _NONE: frozenset[str] = frozenset()
 class Occurrence:
     """The completion of a method, or a label that a router emitted. ``trigger`` is the name of the method or the label.
 
-    ``causes`` are the names of those routers of the wave that led to the occurrence. If the occurrence comes from a
-    router of the wave, this router is one of them.
+    ``causes`` are the names of the routers of the wave that led to the occurrence. If the occurrence comes from a
+    router of the wave, ``causes`` includes this router.
     """
 
     trigger: str
@@ -27,7 +27,8 @@ class Occurrence:
 class Wave:
     """A completed method and the routers that it triggers.
 
-    ``parent`` is the wave that continues when all waves with this parent are over. It is None for the outermost wave.
+    ``parent`` is the wave that waits for this wave, and continues when all waves with the same parent are over. The
+    outermost wave has no parent.
 
     ``for_routers`` has the occurrences that may still trigger routers. ``for_listeners`` has the occurrences that may
     still trigger listeners. ``due_routers`` are the routers to call next.
@@ -86,8 +87,8 @@ class DueMethods:
     def find_routers(self, wave: Wave, occurrence: Occurrence) -> list[tuple[Method, tuple[str, ...]]]:
         """Return the routers that are due after ``occurrence``, each with the triggers that met its condition.
 
-        A router with ``or_`` runs once per wave. The exception is a cycle of routers: a router that is one of the
-        causes of ``occurrence`` runs again.
+        A router with ``or_`` runs at most once per wave. The exception is a cycle of routers: a router that is one of
+        the causes of ``occurrence`` runs again.
         """
         due: list[tuple[Method, tuple[str, ...]]] = []
         for router in self._waiting.get(occurrence.trigger, ()):
@@ -105,15 +106,15 @@ class DueMethods:
     def find_listeners(self, wave: Wave, occurrence: Occurrence) -> list[tuple[Method, tuple[str, ...]]]:
         """Return the listeners that are due after ``occurrence``, each with the triggers that met its condition.
 
-        An ``or_`` listener that has run is not due again before a new round of a cycle begins, with one exception: if
-        it had run before this wave called its first listener, a label of this wave lets it run once more.
+        An ``or_`` listener that has run is not due again until a new round of a cycle begins. There is one exception:
+        if the listener ran before ``wave`` began to call listeners, one label of ``wave`` can make it due again.
         """
         due: list[tuple[Method, tuple[str, ...]]] = []
         for method in self._waiting.get(occurrence.trigger, ()):
             if _runs_first(method):
                 continue
             if occurrence.is_label and method.name in wave.fired_before:
-                wave.fired_before -= {method.name}  # another label of this wave does not let the method run again
+                wave.fired_before -= {method.name}  # so that no second label of this wave makes the method due
                 self._fired.discard(method.name)
             triggers = () if method.name in self._fired else self._find_triggers(method, occurrence.trigger)
             if triggers:
@@ -123,10 +124,9 @@ class DueMethods:
         return due
 
     def _find_triggers(self, method: Method, trigger: str) -> tuple[str, ...]:
-        """Record that ``method`` has received ``trigger``.
+        """Record that ``trigger`` has occurred, and return the triggers that meet the condition of ``method``.
 
-        If this meets the condition of ``method``, return the triggers that have met it. Otherwise return an empty
-        tuple.
+        If the condition is not met yet, return an empty tuple.
         """
         condition = method.condition
         if condition is None or isinstance(condition, Trigger):

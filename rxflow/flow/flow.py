@@ -57,14 +57,14 @@ logger = logging.getLogger("rxflow")
 class Flow(AsksPeople, Generic[S]):
     """Runs methods with ``@start``, ``@listen`` and ``@router`` along their graph.
 
-    The state of ``Flow[Model]`` is a pydantic model; the state of a plain ``Flow`` is a dict. ``stream``, ``name``,
-    ``initial_state``, ``persistence``, ``input_provider``, ``max_method_calls`` and ``verbose`` can be class
-    attributes, instance attributes or arguments of the constructor. ``persistence`` is a store that replaces the stores
-    of ``@persist``. ``verbose=True`` logs progress to the ``rxflow`` logger, as a crew does.
+    By default, the state of ``Flow[Model]`` is a pydantic model, and the state of a plain ``Flow`` is a dict. The
+    arguments of the constructor can also be set as class attributes or instance attributes. ``persistence`` is a store
+    that replaces the stores of ``@persist``. ``verbose=True`` logs progress to the ``rxflow`` logger, as a crew does.
 
     Raises:
-        ValueError: the graph cannot run, the state cannot be created, or ``max_method_calls`` is less than 1.
-        TypeError: ``initial_state`` is not a dict, a model or an instance of one. Or ``persistence`` is not a store.
+        ValueError: an option is unknown, not supported or wrong, the graph cannot run, or the state cannot be created.
+        TypeError: ``initial_state`` is not a dict, a pydantic model class, or an instance of such a class. Or
+            ``persistence`` is not a store.
     """
 
     stream: bool = False
@@ -87,7 +87,7 @@ class Flow(AsksPeople, Generic[S]):
             raise ValueError(f"{cls.__name__}.{taken[0]} would hide Flow.{taken[0]}; give the method another name")
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        # Not in __init__(), because a subclass may have an __init__() that does not call Flow.__init__().
+        # The attributes are set here, because a subclass may have an __init__() that does not call Flow.__init__().
         self = super().__new__(cls)
         self._record = Record()
         self._running = Once()
@@ -147,7 +147,7 @@ class Flow(AsksPeople, Generic[S]):
     def method_outputs(self) -> list[Any]:
         """The results of methods in the current or last run, in order of completion.
 
-        The result of a router is its label. With ``@human_feedback``, it is the value that the router returned.
+        The result of a router is its label, or with ``@human_feedback`` the value that the router returned.
         """
         return list(self._record.outputs)
 
@@ -168,11 +168,11 @@ class Flow(AsksPeople, Generic[S]):
         copy of a saved state, pass the id of that state as ``restore_from_state_id``. The copy gets a new id.
 
         Raises:
-            ValueError: ``inputs`` do not fit the state, the flow has no method to run, or there is no store to restore
-                from.
+            ValueError: ``inputs`` do not fit the state, the flow has no method to run, or there is not exactly one
+                store to restore from.
             TypeError: ``inputs`` is not a mapping.
             RuntimeError: this instance is already running.
-            PersistenceError: the store failed.
+            PersistenceError: a state could not be saved or restored.
         """
         if self.stream:
             return self.stream_chunks(inputs, restore_from_state_id=restore_from_state_id)
@@ -192,8 +192,8 @@ class Flow(AsksPeople, Generic[S]):
         """Return a cold Observable of all events. Each subscription is a new run with its own state.
 
         Raises:
-            ValueError: ``inputs`` do not fit the state, the flow has no method to run, or there is no store to restore
-                from.
+            ValueError: ``inputs`` do not fit the state, the flow has no method to run, or there is not exactly one
+                store to restore from.
             TypeError: ``inputs`` is not a mapping.
         """
         self._require_methods()
@@ -220,8 +220,8 @@ class Flow(AsksPeople, Generic[S]):
         """Return the chunks of a run of this instance, even if ``stream`` is False. The first iteration starts the run.
 
         Raises:
-            ValueError: ``inputs`` do not fit the state, the flow has no method to run, or there is no store to restore
-                from.
+            ValueError: ``inputs`` do not fit the state, the flow has no method to run, or there is not exactly one
+                store to restore from.
             TypeError: ``inputs`` is not a mapping.
             RuntimeError: this instance is already running.
         """
@@ -284,7 +284,7 @@ class Flow(AsksPeople, Generic[S]):
 
     def _require_methods(self) -> None:
         """Raise ValueError if there is no method to run. A flow may be created without methods, but cannot run."""
-        self._check_graph()  # not yet checked if a subclass does not call Flow.__init__()
+        self._check_graph()  # for a subclass that does not call Flow.__init__()
         if not self._graph.methods:
             raise ValueError(
                 f"{type(self).__name__} has nothing to run: none of its methods is decorated with @start(), @listen(…) "
@@ -378,7 +378,7 @@ class Flow(AsksPeople, Generic[S]):
         return started is not None
 
     async def _restore(self, emitter: Emitter, keeper: StateKeeper, inputs: Inputs, restore_from: str | None) -> None:
-        """Set the state to the saved one, with ``inputs`` merged in. Keep the id. If none was saved, change nothing."""
+        """Restore the saved state, and merge ``inputs`` in. Keep the id. If no state was saved, change nothing."""
 
         def read(saved: Mapping[str, Any]) -> State:
             return replace_state(self._state, {**saved, "id": self.flow_id})
@@ -392,7 +392,7 @@ class Flow(AsksPeople, Generic[S]):
             )
 
     def _describe_other(self, journal: Journal) -> str:
-        """Return the error message for another flow's log. Without the error, all calls would be paid for again."""
+        """Return the error message for the log of another flow. Without this error, all calls would be made again."""
         own = self.name or type(self).__name__
         names = " and ".join(map(repr, journal.flow_names)) or "none"
         return (
@@ -428,7 +428,7 @@ def _find_state_type(cls: type) -> Any:
 
 
 def _find_state_argument(cls: type) -> Any:
-    """Return the type or type variable that the bases of ``cls`` specify as ``T``; None if they specify nothing."""
+    """Return the type or type variable that ``cls`` specifies for the ``T`` of ``Flow[T]``; None if there is none."""
     bases: tuple[Any, ...] = vars(cls).get("__orig_bases__", cls.__bases__)
     for base in bases:
         origin: Any = get_origin(base) or base
@@ -444,7 +444,7 @@ def _find_state_argument(cls: type) -> Any:
 
 
 def _has_browser() -> bool:
-    """Return whether a browser can open a window. Without windows, a text browser would take over the terminal."""
+    """Return whether a browser can open a window. Without a display, a text browser would take over the terminal."""
     if sys.platform.startswith(("win", "darwin")):
         return True
     return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

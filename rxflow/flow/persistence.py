@@ -42,13 +42,13 @@ logger = logging.getLogger("rxflow")
 T = TypeVar("T", bound=Callable[..., Any])
 
 BUSY_TIMEOUT_S = 30.0
-"""How many seconds a connection waits while another connection writes."""
+"""How many seconds a connection waits for other connections to finish writing."""
 
 _MAX_COPIES = 10
 
 
 class PersistenceError(RuntimeError):
-    """A store failed, or has a state that does not fit the flow. ``__cause__`` is the original error."""
+    """A state could not be saved or restored. ``__cause__`` is the original error."""
 
 
 class FlowPersistence(BaseModel, ABC):
@@ -63,11 +63,11 @@ class FlowPersistence(BaseModel, ABC):
 
     @abstractmethod
     def init_db(self) -> None:
-        """Prepare the store, for example by creating tables. rxflow does not call it; a store may call it itself."""
+        """Prepare the store, for example by creating tables. rxflow does not call this method; a store may call it."""
 
     @abstractmethod
     def save_state(self, flow_uuid: str, method_name: str, state_data: dict[str, Any] | BaseModel) -> None:
-        """Save ``state_data``, a copy of the state after the method ``method_name``, under the id ``flow_uuid``.
+        """Save ``state_data`` under the id ``flow_uuid``. The data is a copy of the state after ``method_name``.
 
         Save all of it, or raise an error and change nothing. When the state is saved before a question to a person,
         ``method_name`` is "_ask_checkpoint".
@@ -139,7 +139,7 @@ class SQLiteFlowPersistence(FlowPersistence):
         import sqlite3  # imported here, because most flows save nothing
 
         Path(self.db_path).parent.mkdir(parents=True, exist_ok=True)
-        # Not in WAL mode: switching to it fails at once if there are other connections, instead of waiting for them.
+        # Do not use WAL mode: if another connection is writing, switching to WAL mode fails at once, without waiting.
         connection = sqlite3.connect(self.db_path, timeout=BUSY_TIMEOUT_S, isolation_level="IMMEDIATE")
         with closing(connection) as database, database:
             # The table has the same columns as CrewAI's table, so that a file written by CrewAI can still be used.
@@ -175,7 +175,7 @@ def persist(persistence: Any = None, verbose: bool = False) -> Any:
     True, each save is logged.
 
     Raises:
-        TypeError: the argument is not a store.
+        TypeError: the argument of ``@persist(…)`` is not a store.
     """
     if isinstance(persistence, FlowPersistence | None):
         return partial(_mark, rule=SaveRule(SQLiteFlowPersistence() if persistence is None else persistence, verbose))
@@ -210,8 +210,9 @@ class StateKeeper:
     ) -> None:
         """Choose a store for each method.
 
-        If ``own``, the store of the flow instance, is given, it is used for every method that has a rule. Otherwise the
-        store is in the rule of the method (``methods``), or else in the rule of the class (``rule``).
+        ``methods`` has the rules of methods. ``rule`` is the rule of the class, and applies to methods without a rule
+        of their own. ``own`` is the store of the flow instance. If ``own`` is given, it replaces the stores of all
+        rules.
         """
         self._flow = flow
         self._own = own
@@ -225,7 +226,7 @@ class StateKeeper:
         self.store: FlowPersistence | None = stores[0] if is_one else None
 
     async def save(self, emitter: Emitter, method: str, read_state: Callable[[], State]) -> None:
-        """Save the state after ``method``, if the method has a rule. Raises PersistenceError if that fails."""
+        """Save the state after ``method``, if the method has a rule. Raises PersistenceError if the save fails."""
         rule = self._rules.get(method)
         if rule is not None:
             await self._save(emitter, self._own or rule.store, method, read_state, verbose=rule.verbose)
@@ -277,7 +278,7 @@ class StateKeeper:
 def _copy(state: State) -> State:
     """Return a copy of ``state`` for the store. Nothing changes the copy while it is being saved.
 
-    A method in another thread may change ``state`` at any time. If a change disturbs the copying, ``state`` is copied
+    A method in another thread may change ``state`` at any time. If deepcopy() fails because of a change, it is called
     again.
     """
     for _ in range(_MAX_COPIES):

@@ -99,7 +99,7 @@ def read_stop(stop: Any) -> list[str]:
 def cut_at_stop(deltas: Observable[Delta], request: Request) -> Observable[Delta]:
     """Return ``deltas``, cut before the first stop sequence in the text. The cut closes the connection.
 
-    The stop sequences are the parameter or hint ``stop`` of ``request``. ::
+    The stop sequences are the parameter ``stop`` of ``request``, or else the hint ``stop``. ::
 
         deltas    "Thought"--"\\nObs"--"ervation:"--" never"--E|
         result    "Thought"-----------E|             (E: Ending, stop=["\\nObservation:"])
@@ -185,7 +185,7 @@ def make_call(
     If the call fails, :class:`LLMFailed` is emitted before the error.
 
     Args:
-        ask: sends the request to ``source``. It offers the tools natively, or describes them in the prompt.
+        ask: sends the request to ``source``, and offers the tools natively or describes them in the prompt.
         max_retries: the maximum number of retries. A call is retried only if it fails before its first chunk.
         server: the address and port of the server, as far as they are known.
     """
@@ -255,9 +255,9 @@ def _announce(origin: Origin, request: Request, server: Server) -> LLMStarted:
 
 
 def _repeat(emitter: Emitter, started: LLMStarted, before: LLMFinished) -> None:
-    """Emit ``before``, the answer that the model gave before the run was resumed. The model is not called again.
+    """Emit the events of a call that had finished before the run was resumed. The model is not called again.
 
-    The text is emitted in one chunk.
+    ``before`` has the recorded answer. Its text is emitted in one chunk.
     """
     # Clients and later retractions identify the answer and its tool calls by the id of the original call.
     origin = replace(emitter.origin, llm_call_id=before.origin.llm_call_id or emitter.origin.llm_call_id)
@@ -278,8 +278,8 @@ _NO_ENDING = Ending()
 class _Answer:
     """Turns the deltas of a call into events, and collects the answer.
 
-    ``is_asked`` is True from the moment when the request is sent, because the provider may bill the request then. If an
-    attempt fails before its first delta, ``is_asked`` becomes False again.
+    ``is_asked`` is True as soon as the request may have been sent, because the provider may then bill the request. If
+    an attempt fails before a part of the answer was emitted, ``is_asked`` becomes False again.
     """
 
     def __init__(self, emitter: Emitter, request: Request) -> None:
@@ -298,16 +298,14 @@ class _Answer:
 
     @property
     def has_begun(self) -> bool:
-        """Whether a part of the answer was emitted. A retry would then emit it twice."""
+        """Whether a part of the answer was emitted. If so, a retry would emit this part twice."""
         return bool(self._text or self._reasoning or self._calls or self._has_parts)
 
     @property
     def text(self) -> str:
-        """The text of the answer so far."""
         return "".join(self._text)
 
     def add(self, delta: Delta) -> None:
-        """Handle the next delta."""
         if type(delta) is str:
             if delta:
                 self._text.append(delta)
@@ -332,10 +330,10 @@ class _Answer:
 
     @property
     def usage(self) -> UsageMetrics:
-        """The usage that the provider reported.
+        """The usage in the Ending.
 
-        If there is no report yet, this is an estimate from the messages of the request and from the answer so far.
-        If ``is_asked`` is also False, all numbers of tokens are None.
+        Before the Ending has arrived, the usage is an estimate from the messages of the request and from the answer so
+        far. But if ``is_asked`` is False, all numbers of tokens are None.
         """
         if self._ending is not _NO_ENDING:
             return self._ending.usage
@@ -345,9 +343,9 @@ class _Answer:
         return estimate_usage(self._request.messages, [*self._text, *self._reasoning, *arguments])
 
     def note_usage(self) -> None:
-        """Add the usage and the cost to the ledger of the scope. Called when the call finishes, fails or is cancelled.
+        """Add the usage and the cost to the ledger of the scope, but only the first time.
 
-        If they were already added, do nothing.
+        Called when the LLM call finishes, fails or is cancelled.
         """
         if not self._noted.take():
             return
@@ -425,9 +423,9 @@ def _build_message(text: str, calls: tuple[ToolCall, ...], assembler: ToolCallAs
 
 
 def _as_object(arguments: str) -> str:
-    """Return ``arguments`` if they are a JSON object. Otherwise return a JSON object that contains them.
+    """Return ``arguments`` if they are a JSON object. Otherwise return a JSON object that contains ``arguments``.
 
-    If one call has incomplete JSON, some providers refuse the whole conversation.
+    Empty arguments become ``{}``. If one call has incomplete JSON, some providers refuse the whole conversation.
     """
     if not arguments.strip():
         return "{}"

@@ -28,7 +28,7 @@ Functions: TypeAlias = Mapping[str, Callable[..., Any] | BaseTool]
 
 
 def schemas_of(tools: Sequence[Offered]) -> tuple[ToolSchema, ...]:
-    """Return the schemas of the offered tools. Raises TypeError for anything that is neither a tool nor a schema."""
+    """Return the schemas of ``tools``. Raises TypeError if ``tools`` is not a list of tools and schemas."""
     given: object = tools
     if not is_list(given):
         raise TypeError(f"tools is a list of tools or schemas; got {given!r}")
@@ -315,9 +315,9 @@ def _instructions(request: Request) -> Message:
 
 
 def _in_words(message: Message) -> Message:
-    """Return ``message`` as plain text if it has tool calls or the result of a tool.
+    """Replace the tool calls or the tool result in ``message`` by plain text. Return other messages unchanged.
 
-    A model without function calling does not support such messages. Any other message is returned unchanged.
+    A model without function calling supports only plain text.
     """
     if message.get("role") == "tool":
         return {"role": "user", "content": f"Result of the tool {message.get('name')}:\n{message['content']}"}

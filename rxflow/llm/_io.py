@@ -33,7 +33,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 MAX_STEP_DELTAS = 128
-"""A call emits about this many deltas in one iteration of a run's loop. Then other code can run."""
+"""After a call has emitted about this many deltas, other code on the run's loop can run."""
 
 Deliver = Callable[[Sequence[Delta]], None]
 
@@ -68,12 +68,12 @@ class _IOLoop:
     def detach(self) -> None:
         """Replace the inherited file descriptors in a forked child, so that the child cannot affect the parent.
 
-        LiteLLM closes all its clients at exit. In the child, this would close the parent's connections. It would also
-        remove them from the epoll object that both processes share, and the parent would wait forever.
+        LiteLLM closes all its clients at exit. In the child, this would close the parent's connections, and remove them
+        from the epoll object that both processes share. The parent would then wait forever.
         """
         selector = getattr(self.loop, "_selector", None)
         if not isinstance(selector, selectors.BaseSelector):
-            return  # not one of asyncio's own loops
+            return  # the loop is not one of asyncio's own
         nothing = os.open(os.devnull, os.O_RDWR)
         for key in list(selector.get_map().values()):
             os.dup2(nothing, key.fd, inheritable=False)
@@ -96,7 +96,7 @@ def _get() -> _IOLoop:
     global _current
     with _starting:
         if _current is None:
-            # In an empty context, because the loop's handles would keep the first caller's context alive.
+            # Use an empty context, because the loop's handles would keep the first caller's context alive.
             _current = Context().run(_IOLoop)
         return _current
 
@@ -119,7 +119,7 @@ def get_resource(name: str, create: Callable[[], T]) -> T:
 
 
 def stop() -> None:
-    """Stop the loop and join its thread, because a running thread could block the interpreter's shutdown.
+    """Stop the loop, and wait up to 2 s for its thread. A running thread could block the interpreter's shutdown.
 
     A later call of :func:`submit` starts a new loop.
     """
@@ -184,8 +184,8 @@ def from_io(read: Callable[[Deliver], Awaitable[None]]) -> Observable[Delta]:
 class _Hop(DisposableBase):
     """Hands the deltas of one call over from the I/O loop to the subscriber's loop.
 
-    The reading task appends batches of deltas to a list, and schedules one callback on the subscriber's loop. The
-    callback empties the list.
+    The reading task appends batches of deltas to a list, and schedules a callback on the subscriber's loop. The
+    callback emits the deltas. If there are many, it emits only some of them, and is scheduled again.
 
     There may be thousands of calls, so this object must be small. An empty deque would take 760 bytes, so the batches
     are in a list. The future of asyncio.run_coroutine_threadsafe() would take another 1,200 bytes, so it is not used.
@@ -320,8 +320,8 @@ class UnawaitedCoroutines:
         _unawaited.set(self)
 
     def __exit__(self, *error: object) -> None:
-        # Set the flag, and then check the list. keep(), in a worker thread, first adds to the list, and then checks the
-        # flag. So at least one of the two threads closes the coroutine.
+        # First set the flag, and then check the list. keep() runs in a worker thread: it first adds to the list, and
+        # then checks the flag. So at least one of the two threads closes the coroutine.
         self._is_over = True
         self._close()
 

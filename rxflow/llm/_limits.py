@@ -69,14 +69,14 @@ class RateLimits:
     async def acquire(self, run_id: str, tokens: int) -> None:
         """Wait for a slot for a request of ``tokens`` tokens. Can be called on any loop.
 
-        If the wait is cancelled after a slot was counted for the request, another request of at most this size can use
-        the slot.
+        If the wait is cancelled while the store counts a slot for the request, another request can use the slot. The
+        other request must not have more tokens.
         """
         future = submit(_enter(self, run_id, tokens))
         await asyncio.wrap_future(future)
 
     def settle(self, estimated: int, usage: UsageMetrics) -> None:
-        """Count the tokens in ``usage`` beyond the ``estimated`` number, which was counted before the request."""
+        """Count the tokens in ``usage`` that exceed ``estimated``. The estimate was counted before the request."""
         beyond = (usage.total_tokens or 0) - estimated
         if self.max_tpm is not None and beyond > 0:
             submit(_count(self, beyond))
@@ -244,7 +244,7 @@ class _Store:
     async def take(self, limits: RateLimits, tokens: int) -> float:
         """Take a slot for a request of ``tokens`` tokens, and return 0.
 
-        If there is none, return the seconds after which to try again.
+        If no slot is free, return the seconds after which to try again.
         """
         pause = await self._read_pause(limits.key)
         if pause > 0:
@@ -255,7 +255,7 @@ class _Store:
                 stats = await limiter.get_window_stats(item, *name)
                 return max(MIN_WAIT_S, min(float(stats.reset_time) - time.time(), limits.period))
         # Another machine may take the last slot between the tests and this line. If only one of the two limits then
-        # refuses the request, the other one has counted it in vain. So slightly fewer requests are sent.
+        # refuses the request, the other limit has counted the request in vain. So slightly fewer requests are sent.
         taken = [await limiter.hit(item, *name, cost=cost) for limiter, item, cost in items]
         return 0.0 if all(taken) else MIN_WAIT_S
 
@@ -304,7 +304,7 @@ class _Store:
         if limits.max_rpm is not None:
             items.append((self._requests, _item(limits.max_rpm, limits.period, "requests"), 1))
         if limits.max_tpm is not None:
-            # A request for more than a minute's tokens takes all of them. Otherwise it could never begin.
+            # A request with more tokens than max_tpm is counted with max_tpm tokens. Otherwise it could never begin.
             items.append((self._tokens, _item(limits.max_tpm, limits.period, "tokens"), min(tokens, limits.max_tpm)))
         return items
 

@@ -37,14 +37,14 @@ from rxflow.llm._wires.openai_chat import OpenAIChatWire
 from rxflow.llm.source import Delta, Ending, Request
 
 if TYPE_CHECKING:
-    import aiohttp  # imported late: the import takes 0.1 s and 10 MB, and the embedded model does not need it
+    import aiohttp  # imported in functions: it takes 0.1 s and 10 MB, and the embedded model does not need it
 
 _MAX_HEADER_BYTES = 1 << 16  # per line; aiohttp's default of 8 kB is less than some gateways send
 
 
 @dataclass(frozen=True, slots=True)
 class _Server:
-    """The server of a provider. ``url`` is its default address; None if there is none.
+    """The server of a provider. ``url`` is the default address; None if the provider has no default address.
 
     ``url_variables`` are the environment variables that may contain another address. ``key_variable`` is the
     environment variable for the API key.
@@ -178,7 +178,7 @@ class OpenAICompatibleSource:
             if entry is None or not entry.get("supports_response_schema"):
                 del hints["response_format"]
         if self._is_reasoning_model:
-            hints.pop("stop", None)  # reasoning models refuse it; rxflow cuts the answer itself
+            hints.pop("stop", None)  # reasoning models refuse ``stop``; rxflow cuts the answer itself
         return hints
 
     def _body(self, request: Request, hints: Mapping[str, Any]) -> bytes:
@@ -282,7 +282,7 @@ async def _read_blocks(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes
 
 
 def _read_error(body: bytes) -> object:
-    """Return the JSON in the body of an error, even if the JSON is cut off. If there is none, return the text."""
+    """Return the JSON of an error's body, even if the JSON is cut off. If the body is not JSON, return its text."""
     try:
         return from_json(body.decode(errors="ignore"), allow_partial="trailing-strings")
     except ValueError:

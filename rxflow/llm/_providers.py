@@ -88,9 +88,9 @@ def source_for(
     """Return the source for ``model``.
 
     Raises:
-        ValueError: ``via`` is unknown, ``base_url`` is not a URL, ``model`` begins with "rxflow/" but is not
+        ValueError: ``via`` is unknown, ``base_url`` is not an HTTP URL, ``model`` begins with "rxflow/" but is not
             "rxflow/demo", or ``model`` is "rxflow/demo" and ``pace`` is negative.
-        TypeError: ``model`` is the embedded model, and does not have one of the ``parameters``.
+        TypeError: ``model`` is "rxflow/demo", and ``parameters`` has a parameter that the embedded model lacks.
     """
     if via not in (None, "litellm"):
         raise ValueError(f'via is "litellm" or None: {via!r}')
@@ -113,8 +113,8 @@ def source_for(
 def find_account(provider: str, base_url: str | None, api_key: str | None) -> tuple[str | None, str | None]:
     """Return the address of a provider's server and the API key. Each is None if it is not known.
 
-    A key that is not given comes from the environment. An address that is not given is known only for the providers in
-    :data:`SERVERS`.
+    If ``api_key`` is not given, the key comes from the environment. If ``base_url`` is not given, the address is known
+    only for the providers in :data:`SERVERS`.
     """
     if provider in SERVERS:
         server = OpenAICompatibleSource(provider, "", base_url=base_url, api_key=api_key)

@@ -133,7 +133,7 @@ class StallWatch:
         self._last_data_at = self._loop.time()
 
     def limit(self, seconds: float) -> None:
-        """Allow ``seconds`` from now for the rest of the answer. If the present limit is not longer, keep it."""
+        """Allow ``seconds`` from now for the rest of the answer, unless the present limit is as short or shorter."""
         if seconds < self._remaining_s:
             self._remaining_s = seconds
             self._timeout.reschedule(self._loop.time() + seconds)

@@ -141,7 +141,7 @@ def _cut_off_what_still_shows(error: BaseException, keys: Sequence[str], seen: s
 
 
 def _redact(value: Any, keys: Sequence[str]) -> Any:
-    """Return ``value`` with the API keys masked and long texts shortened. If nothing differs, return ``value`` itself.
+    """Return ``value`` with the API keys masked and long texts shortened. If nothing changes, return ``value`` itself.
 
     Only strings, bytes, dicts, lists, tuples and httpx's objects are searched.
     """
@@ -196,7 +196,7 @@ def _redact_http(value: Any, keys: Sequence[str]) -> Any:
             return httpx.Request(value.method, _MASK, headers=headers, content=content)
     if isinstance(value, httpx.Response):
         headers = _redact_http(value.headers, keys)
-        for name in ("content-encoding", "content-length"):  # these describe the encoded content
+        for name in ("content-encoding", "content-length"):  # the copy has the decoded content
             headers.pop(name, None)
         request, content = None, b""
         with suppress(RuntimeError):  # raised if the response has no request

@@ -55,7 +55,7 @@ class BaseLLM(ABC):
 
     If the class overrides ``acall``, rxflow uses ``acall`` instead of ``call``. ``acall`` may be an async generator.
     If the model accepts tools, override ``supports_function_calling`` to return True. Otherwise, rxflow describes the
-    tools to the model in text. ::
+    tools in the prompt. ::
 
         class Echo(BaseLLM):
             def call(self, messages, **_):
@@ -104,7 +104,7 @@ class BaseLLM(ABC):
         return await in_thread(partial(self.call, messages, *args, **kwargs), name=f"{type(self).__name__}.call")
 
     def supports_function_calling(self) -> bool:
-        """Return whether ``call`` accepts ``tools`` and returns tool calls."""
+        """Return whether ``call`` accepts ``tools`` and returns tool calls. This default returns False."""
         return False
 
     @property
@@ -119,7 +119,7 @@ class BaseLLM(ABC):
         return self._llm.observe(messages, tools)
 
     def events(self, messages: str | Sequence[Message], tools: Sequence[Offered] | None = None) -> EventStream[Event]:
-        """Return a cold Observable of all events of the call: its start, chunks, retries and end."""
+        """Return a cold Observable of all events of the call, from its start to its end."""
         return self._llm.events(messages, tools)
 
 
@@ -128,7 +128,7 @@ _ACALL = vars(BaseLLM)["acall"]
 
 
 def _list_fields(cls: type) -> dict[str, Any]:
-    """Return the fields that ``cls`` and its bases declare, by name. BaseLLM and the bases after it are left out.
+    """Return the fields that ``cls`` and its bases declare, by name. BaseLLM and its own bases are left out.
 
     Fields are declared as in pydantic's models. The value for a field is its ``Field(…)`` or ``PrivateAttr(…)``. If the
     field has neither, the value is None.
@@ -208,7 +208,7 @@ class _CallSource:
     async def calls_functions(self, model: str) -> bool:
         if _method(self._llm, "supports_function_calling") is BaseLLM.supports_function_calling:
             return False
-        # In a thread, because the method may block: a model that wraps another model may ask that model.
+        # Run the method in a thread, because it may block: a model that wraps another model may ask that model.
         return await in_thread(self._llm.supports_function_calling, name=self._name)
 
     def retry_delay(self, error: BaseException, attempt: int, of: int) -> float | None:
@@ -250,7 +250,7 @@ def _messages(request: Request) -> tuple[list[dict[str, Any]]]:
 
 
 def _keywords(method: Callable[..., Any], request: Request) -> dict[str, Any]:
-    """Return the keyword arguments of CrewAI that ``method`` accepts. All except ``tools`` are None."""
+    """Return those of CrewAI's keyword arguments that ``method`` accepts. All except ``tools`` are None."""
     parameters = inspect.signature(method).parameters
     takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
     given: dict[str, Any] = dict.fromkeys(name for name in _OTHER_PARAMETERS if name in parameters)

@@ -60,7 +60,7 @@ def _pieces(text: str) -> Iterator[Delta]:
 
 
 def _tool_call(request: Request) -> Iterator[Delta]:
-    """Yield a call of the first function. The arguments are made from its schema and from the prompt's topic."""
+    """Yield a call of the first function, with arguments made from the function's schema and the prompt's topic."""
     function = request.functions[0]
     arguments = json.dumps(_example(function.get("parameters") or {}, _topic(request)))
     yield ToolCallDelta(0, id="call_demo_1", name=function["name"])
@@ -100,7 +100,7 @@ def _topic(request: Request) -> str:
 
 
 def _telling_sentence(text: str) -> str:
-    """Return the sentence with the most digits, or the first of several. It is shortened to about 200 characters."""
+    """Return the sentence with the most digits, shortened to about 200 characters. The first one wins a tie."""
     sentences = re.split(r"(?<=[.!?])\s+", text.strip())
     return _shorten(max(sentences, key=lambda sentence: len(re.findall(r"\d", sentence))), 200)
 
@@ -110,7 +110,7 @@ def _shorten(text: str, limit: int) -> str:
 
 
 def _keywords(text: str) -> list[str]:
-    """Return the three longest words of at least four letters, in the order of the text. There may be fewer."""
+    """Return at most three words: the longest with at least four letters, in the order of the text."""
     words = dict.fromkeys(re.findall(r"[^\W\d_]{4,}", text))
     longest = sorted(words, key=len, reverse=True)[:3]
     return [word for word in words if word in longest]

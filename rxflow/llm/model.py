@@ -61,7 +61,8 @@ class LLM:
 
     Args:
         model: for example ``"openai/gpt-4.1-mini"``, ``"anthropic/claude-sonnet-4-5"``, ``"ollama_chat/llama3"``.
-        temperature, top_p, max_tokens, seed, reasoning_effort, response_format: as the provider accepts them.
+        temperature, top_p, max_tokens, seed, reasoning_effort: as the provider accepts them.
+        response_format: a pydantic class, or a mapping as the provider accepts it.
         stop: an answer ends before the first of these texts, even if the provider does not support the parameter.
         base_url: the address of your own server. ``api_base`` is another name for this argument.
         api_key: the API key. By default, it comes from the provider's environment variable.
@@ -73,8 +74,7 @@ class LLM:
             litellm's table of models decides.
         max_rpm, max_tpm: requests and tokens per minute, for all LLMs with this model and API key together. Runs that
             wait take turns. After an answer with status 429, all LLMs with this key wait. Needs ``rxflow[limits]``.
-        limit_store: ``"redis://host:port/db"`` shares the limits with other machines. By default, each process counts
-            for itself.
+        limit_store: ``"redis://host:port/db"`` shares the limits with other machines. By default, nothing is shared.
         pace: for ``rxflow/demo``, seconds between two words.
         source: the object that calls the model. By default, rxflow chooses one by the model's name.
         stream: accepted for compatibility; rxflow always streams.
@@ -87,7 +87,7 @@ class LLM:
             that has no provider. CrewAI's options that rxflow does not need, such as ``llm_type``, have no effect.
 
     Raises:
-        TypeError: an argument has the wrong type, or two arguments that mean the same differ.
+        TypeError: an argument has the wrong type, or two names of the same argument have different values.
         ValueError: an argument has a value that is not allowed, such as an empty name or a negative ``max_retries``.
     """
 
@@ -240,21 +240,21 @@ class LLM:
             subscribe  ----he--ll--o--|
             dispose    ----he--x          the provider's connection closes
 
-        ``tools`` are ``@tool`` functions, ``BaseTool`` objects, or schemas as in OpenAI's chat API. Errors of
-        providers are of litellm's classes. Some have a line of advice.
+        ``tools`` are ``@tool`` functions, ``BaseTool`` objects, or schemas as in OpenAI's chat API. If the provider
+        fails, the error has a class of litellm. Some errors have a line of advice.
         """
         return self.events(messages, tools).select(chunks)
 
     def events(self, messages: str | Sequence[Message], tools: Sequence[Offered] | None = None) -> EventStream[Event]:
-        """Return a cold Observable of all events.
+        """Return a cold Observable of all events of a call, such as its start, chunks, reasoning and retries.
 
-        These are the start, chunks, reasoning, retries, and the end of the call with usage, finish reason and cost.
+        The last event of a successful call has the usage, the finish reason and the cost.
         """
         request = self.request(messages, tools or ())
         return EventStream(lambda scope: self.ask(scope, request))
 
     def stream_events(self, messages: str | Sequence[Message], tools: Sequence[Offered] | None = None) -> StreamSession:
-        """Return one call as frames. A loop over them starts the call. After the loop, ``result`` is the answer."""
+        """Return one call as frames. Loop over the frames to run the call. Then ``result`` is the answer's text."""
         return StreamSession(self.events(messages, tools), LLMFinished)
 
     def request(
@@ -265,7 +265,7 @@ class LLM:
         hints: Mapping[str, Any] | None = None,
         **parameters: Any,
     ) -> Request:
-        """Return the request for one call. ``hints`` are parameters that are left out if the model refuses them.
+        """Return the request for one call. ``hints`` are parameters that are sent only if the model accepts them.
 
         Raises:
             ValueError: ``messages`` is an empty list.
@@ -370,7 +370,7 @@ class LLM:
         flow's stream. CrewAI's ``from_task``, ``from_agent`` and empty ``callbacks`` have no effect.
 
         Raises:
-            TypeError: a function is async, and sync code cannot await its result.
+            TypeError: a function is async, an option is unknown, or ``response_model`` is not a pydantic class.
             ValueError: the model called an unknown function, the arguments do not fit the function, or the answer does
                 not fit ``response_model``.
         """

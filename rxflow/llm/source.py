@@ -22,7 +22,7 @@ _BARE_NAMES = {
     "openai": ("gpt-3.5", "gpt-4", "gpt-5", "chatgpt-", "o1", "o3", "o4-"),
     "anthropic": ("claude-",),
 }
-"""The beginnings of model names that may be given without the provider, by provider. LiteLLM accepts such names."""
+"""By provider: the beginnings of model names that are valid without the provider. LiteLLM accepts such names too."""
 
 Message: TypeAlias = dict[str, Any]
 ToolSchema: TypeAlias = dict[str, Any]
@@ -226,7 +226,7 @@ class Source(Protocol):
         return True
 
     def retry_delay(self, error: BaseException, attempt: int, of: int) -> float | None:
-        """Return the seconds to wait before retry number ``attempt`` (from 1) of ``of`` retries.
+        """Return the seconds to wait before retry number ``attempt`` (from 1). At most ``of`` retries are allowed.
 
         Return None if the call should not be retried. This default returns None.
         """

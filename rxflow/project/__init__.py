@@ -1,4 +1,4 @@
-"""``@CrewBase`` for crews that are classes with YAML files, and the decorators for the methods of such a class."""
+"""The decorator ``@CrewBase`` for a class that describes a crew, and the decorators for the members of the class."""
 
 from rxflow.project.annotations import (
     after_kickoff,

@@ -54,7 +54,7 @@ def crew(method: Callable[P, R]) -> Callable[P, R]:
         for role in ("before_kickoff", "after_kickoff"):
             callbacks = getattr(made, f"{role}_callbacks")
             hooks = [getattr(owner, name) for name in find_marked(type(owner), role)]
-            callbacks += [hook for hook in hooks if hook not in callbacks]  # super().crew() may have added some
+            callbacks += [hook for hook in hooks if hook not in callbacks]  # super().crew() may have added hooks
 
     return _create_once(method, "crew", complete)
 
@@ -78,7 +78,7 @@ def cache_handler(method: Callable[P, R]) -> Callable[P, R]:
 
 
 def callback(method: F) -> F:
-    """Mark a method that is a callback. A method without parameters is not the callback itself, but returns it.
+    """Mark a method that is a callback. If the method has no parameters, the callback is what the method returns.
 
     Entries in YAML refer to the callback by the method's name.
     """
@@ -106,7 +106,7 @@ def output_json(cls: C) -> C:
 
 
 def find_marked(cls: type, role: str) -> Mapping[str, Any]:
-    """Return the members that have the decorator ``role``, by name, in the order of definition.
+    """Return the members of ``cls`` that have the decorator ``role``, by name, in the order of definition.
 
     The members of the bases come before those that ``cls`` itself defines.
     """
@@ -126,7 +126,6 @@ def _mark(marked_object: R, role: str) -> R:
 
 
 def _require(kind: type[R], where: str, owner: object, made: object) -> R:
-    """Return ``made`` if it is an instance of ``kind``; otherwise raise TypeError."""
     if not isinstance(made, kind):
         raise TypeError(f"{type(owner).__name__}.{where} returned {made!r}, which is not of the class {kind.__name__}")
     return made
@@ -160,7 +159,6 @@ def _create_once(
 
 
 def _key(argument: object) -> object:
-    """Return the argument itself if it is hashable. Otherwise return an :class:`_Identity`."""
     try:
         hash(argument)
     except TypeError:
@@ -185,7 +183,6 @@ class _Identity:
 
 
 def _settle(made: Any) -> Any:
-    """Return ``made``. If ``made`` is a coroutine, run it and return its result."""
     return await_blocking(made) if inspect.iscoroutine(made) else made
 
 

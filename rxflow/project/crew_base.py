@@ -29,9 +29,9 @@ def CrewBase(cls: type[C]) -> type[C]:  # noqa: N802 - the name in CrewAI
 
     Some options of an entry contain the name of a member of the class:
 
-    - ``agent`` and ``context`` name methods with ``@agent`` and ``@task``;
-    - ``llm``, ``tools`` and the callbacks name methods with ``@llm``, ``@tool`` and ``@callback``;
-    - ``output_pydantic`` and ``output_json`` name pydantic classes with these decorators.
+    - ``agent`` and ``context`` refer to methods with ``@agent`` and ``@task``;
+    - ``llm``, ``tools`` and the callbacks refer to methods with ``@llm``, ``@tool`` and ``@callback``;
+    - ``output_pydantic`` and ``output_json`` refer to pydantic classes with these decorators.
 
     An ``llm`` may also be a model's name. ``self.agents`` and ``self.tasks`` are the lists of all agents and tasks that
     the methods create. ::
@@ -108,7 +108,8 @@ def _agents_of(owner: object) -> list[Agent]:
 class _ConfigFile:
     """The descriptor of ``agents_config`` or ``tasks_config``.
 
-    On an object, the attribute has the entries of the file. On the class, the attribute has the path of the file.
+    On an object, the attribute has the entries of the file. On the class, the attribute has the path of the file, or
+    the mapping of entries that was set instead.
     """
 
     def __init__(

@@ -54,7 +54,7 @@ class History:
     """The events of a run from number ``first`` to number ``last``. An event's number is its ``seq``.
 
     Chunks are packed into blocks, because each chunk takes 500 bytes and adds two objects to each garbage collection.
-    They are packed after a reader has read them. If no reader keeps up, they are packed unread. A reader of packed
+    If a reader keeps up, chunks are packed after they were read. Otherwise they are packed unread. A reader of packed
     chunks gets equal copies.
     """
 
@@ -86,7 +86,7 @@ class History:
 
     @property
     def is_read(self) -> bool:
-        """Whether a reader keeps up. If so, the original event objects are kept for it."""
+        """Whether a reader keeps up. If so, unread events are kept as the original objects."""
         return self._read_to > NOBODY
 
     def drop_before(self, first: int) -> None:
@@ -215,7 +215,7 @@ class MemoryLog(Store):
                     return _DONE
                 run.writer = Writer(writer.run_id, generation=run.writer.generation + 1)
             last = run.events.last
-            if events and events[0].seq <= last:  # some of the batch was appended before
+            if events and events[0].seq <= last:  # some of these events are already in the log
                 events = [event for event in events if event.seq > last]
             run.events.extend(events)
             if self._max_events is not None:

@@ -1,4 +1,4 @@
-"""Reads the arguments of :class:`Runs`, such as the store and the flow to run. Defines the interfaces of clusters."""
+"""Functions that read the arguments of :class:`Runs` and its methods, and the interfaces that a cluster implements."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Carrier(Protocol):
     def begin(self, verb: Literal["start", "restart", "resume"], run_id: str, **arguments: Any) -> Future[str]:
         """Make a worker process start, restart or resume a run.
 
-        ``verb`` is the name of a method of ``Runs`` or ``Run``, and ``arguments`` are for that method. The future
-        resolves to the run's id once the store has the run.
+        ``verb`` is the name of a method of ``Runs`` or ``Run``, and ``arguments`` are for that method. The returned
+        future resolves to the run's id once the store has the run.
         """
         ...
 
@@ -41,7 +41,7 @@ class Carrier(Protocol):
 
 
 class Cluster(Protocol):
-    """The processes that carry out runs, such as ``rxflow.cluster.Ray``."""
+    """A cluster of processes that carry out runs, such as ``rxflow.cluster.Ray``."""
 
     def check_store(self, name: object) -> None:
         """Raise ValueError if other machines cannot open the store that ``name`` describes."""
@@ -58,6 +58,7 @@ def open_store(name: str | None, keep_s: float | None, max_events: int | None, l
     Raises:
         ValueError: ``name`` does not describe a store.
         StoreError: the store cannot be opened.
+        ImportError: the store is in Redis, and redis-py is not installed.
     """
     if name is None:
         return MemoryLog(keep_s=keep_s, max_events=max_events)
@@ -73,7 +74,9 @@ def open_store(name: str | None, keep_s: float | None, max_events: int | None, l
 
 
 def find_runnable(path: str) -> Runnable:
-    """Return the flow or crew at an import path. A class or a function at the path is called without arguments.
+    """Return the flow or crew at an import path.
+
+    If there is a class or a function at the path, call it without arguments, and return the result.
 
     Raises:
         LookupError: there is nothing at the path, or its module cannot be imported.
@@ -86,7 +89,7 @@ def find_runnable(path: str) -> Runnable:
             found = getattr(found, name)
     except (ImportError, AttributeError, ValueError) as error:
         raise LookupError(f"no flow or crew at {path!r}, which should be 'package.module:Name': {error}") from error
-    is_class: bool = isinstance(found, type)  # as a variable, so that isinstance() does not narrow the type of `found`
+    is_class: bool = isinstance(found, type)  # a variable, so that isinstance() does not narrow the type of `found`
     if is_class or (callable(found) and not hasattr(found, "events")):
         try:
             found = found()
@@ -101,7 +104,9 @@ def find_runnable(path: str) -> Runnable:
 
 
 def read_grace(when_unread: WhenUnread) -> float | None:
-    """Return the seconds without a reader after which a run is cancelled; None: never.
+    """Return for how many seconds a run may have no reader before it is cancelled; None if it is never cancelled.
+
+    For "cancel", return 0: the run is cancelled as soon as its last reader leaves.
 
     Raises:
         ValueError: ``when_unread`` is a text other than "detach" and "cancel", or a time that is not above 0.

@@ -1,10 +1,10 @@
-"""A store in Redis, for many machines. :mod:`rxflow.runs.redis_keys` describes the keys and has the scripts.
+"""A store in Redis, for many machines. :mod:`rxflow.runs.redis_keys` describes the keys and contains the scripts.
 
-A store has one thread, which runs the store's event loop, and these connections:
+Each store runs an event loop in a thread. It has these connections to Redis:
 
-- one waits for notes;
-- one receives the numbers of new events (:class:`~rxflow.runs.redis_keys.RedisWakes`);
-- one renews leases;
+- one connection waits for notes;
+- one connection receives the numbers of new events (:class:`~rxflow.runs.redis_keys.RedisWakes`);
+- one connection renews leases;
 - a pool of connections carries out all other commands.
 """
 
@@ -62,32 +62,35 @@ RETRY_S = 15.0
 """Seconds for which a command is retried when Redis cannot be reached."""
 COMMAND_TIMEOUT_S = 5.0
 NOTE_WAIT_MS = 2000
-"""How many milliseconds one read of notes waits.
+"""How many milliseconds one read waits for new notes.
 
 The time-out of the socket must be longer, because redis-py 8 raises an error when a socket's time-out expires.
 """
 MAX_CONNECTIONS = 16
-"""The size of the pool. When no connection is free, commands wait. redis-py's default pool would raise instead."""
+"""The size of the pool. If no connection is free, commands wait. redis-py's default pool would raise an error."""
 MAX_NOTES = 10_000
 MAX_SEQ = 1 << 62
-"""The greatest event number in a read. It replaces greater numbers, because Redis refuses ids above 64 bits."""
+"""The greatest event number that a read sends to Redis, which refuses ids of more than 64 bits.
+
+If a caller passes a greater number, the read sends ``MAX_SEQ`` instead.
+"""
 
 
 class RedisLog(Store):
-    """Keeps runs in Redis 6.2 or later.
+    """A store that keeps runs in Redis 6.2 or later.
 
     Args:
         url: an address that redis-py accepts, such as ``"redis://host:6379/0"``.
         lease_s: seconds without a renewal after which a worker counts as dead.
         keep_s: seconds for which a run is kept after it has ended or was lost; None: until :meth:`forget` is called. A
-            paused run has not ended.
+            paused run has not ended, so it is kept.
         max_events: how many of a run's newest events are kept; None: all.
 
-    When the connection to Redis is lost, commands are retried for 15 s. Events wait in memory meanwhile.
+    When the connection to Redis is lost, commands are retried for 15 s. Events wait in memory meanwhile. Importing this
+    class raises ImportError if redis-py is not installed.
 
     Raises:
         StoreError: Redis cannot be reached, or its keys have another version.
-        ImportError: redis-py is not installed.
     """
 
     def __init__(
@@ -218,9 +221,10 @@ class RedisLog(Store):
                 await self._redis.connection_pool.disconnect()
 
     async def _try(self, command: Callable[[], Awaitable[T]]) -> T:
-        """Run a command, and retry it for ``RETRY_S`` while Redis cannot be reached.
+        """Run a command. If Redis cannot be reached, retry the command for ``RETRY_S`` seconds.
 
-        Raises StoreError if Redis refuses the command, or cannot be reached for that long.
+        Raises StoreError if Redis refuses the command, if Redis still cannot be reached after these seconds, or if the
+        store is closed while Redis cannot be reached.
         """
         deadline, delay = time.monotonic() + RETRY_S, 0.02
         while True:
@@ -327,7 +331,7 @@ class RedisLog(Store):
         for name in names:
             try:
                 heads.append(await self._look_up(name.decode()))
-            except LookupError:  # Redis has deleted the run, because ``keep_s`` is over
+            except LookupError:  # Redis has deleted the run, because ``keep_s`` seconds have passed
                 await self._try(lambda name=name: self._redis.zrem("rxflow:runs", name))  # type: ignore[misc]
         return [head for head in heads if status in (None, head.status)]
 
@@ -353,10 +357,10 @@ class RedisLog(Store):
         await self._try(lambda: self._redis.xadd("rxflow:notes", fields, maxlen=MAX_NOTES, approximate=True))
 
     async def _hear_notes(self) -> None:
-        """Pass new notes to the runs of this process."""
+        """Pass new notes to the runs of this process, until the store is closed."""
         waiting = cast(Any, aioredis.Redis).from_url(self._url, socket_timeout=NOTE_WAIT_MS / 1000 + COMMAND_TIMEOUT_S)
         try:
-            while not self._is_closed:  # checked because redis-py may swallow the cancellation
+            while not self._is_closed:  # checked because redis-py may swallow the cancellation of this task
                 streams = {"rxflow:notes": self._last_note}
                 try:
                     replies = await waiting.xread(streams, count=1000, block=NOTE_WAIT_MS)
@@ -378,7 +382,10 @@ class RedisLog(Store):
             claim[1](Note(cast(Any, fields["kind"]), value, fields["request_id"]))
 
     async def _renew(self) -> None:
-        """Renew the leases of this process's runs. Stop runs that were forgotten or taken over by another worker."""
+        """Renew the leases of this process's runs until the store is closed.
+
+        Cancel the runs that were forgotten, or that another worker has taken over.
+        """
         # Renewals have a connection of their own, so that they need not wait for a free connection in the pool.
         own = cast(Any, aioredis.Redis).from_url(self._url, socket_timeout=COMMAND_TIMEOUT_S)
         try:
@@ -398,7 +405,7 @@ class RedisLog(Store):
             await own.aclose()
 
     def _keep_doing(self, *works: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Start a task for each of ``works`` that has none. The tasks run until the store is closed."""
+        """Start each of ``works`` as a task, unless it was already started. The tasks run until the store is closed."""
         for work in works:
             if work.__name__ not in self._work:
                 self._work[work.__name__] = self._loop.create_task(work())

@@ -2,12 +2,14 @@
 
 These are the keys; the last entry is a channel. ID stands for the id of a run:
 
+- ``rxflow:version``: the version of the keys.
 - ``rxflow:runs``: the ids of all runs, sorted by the time of their start.
 - ``rxflow:run:ID``: a hash with the run's writer and the data of its :class:`Head`.
 - ``rxflow:log:ID``: a stream with the events. The event with the number n has the id ``(n + 1)-0``.
 - ``rxflow:lease:ID``: a key that exists while the lease of the run's worker lasts.
 - ``rxflow:notes``: a stream with the notes for all runs.
-- ``rxflow:wake:ID``: a channel. A message is the number of the run's last event, or "over" if the run no longer runs.
+- ``rxflow:wake:ID``: a channel. Each message is the number of the run's last event, or "over" when the run ends, pauses
+  or is forgotten.
 """
 
 from __future__ import annotations
@@ -133,9 +135,9 @@ def read_streams(replies: Any) -> Sequence[tuple[bytes, Any]]:
 
 
 def read_head(run_id: str, values: Mapping[bytes, bytes], *, is_leased: bool) -> Head:
-    """Return the head of a run, from the ``values`` of its hash. Raises LookupError if there are none.
+    """Return the head of a run, from the ``values`` of its hash. Raises LookupError if ``values`` is empty.
 
-    If a live run was claimed and has no lease, its status is "lost".
+    If a live run was claimed and has no lease, the status in the head is "lost".
     """
     if b"writer" not in values:
         raise no_such_run(run_id)
@@ -162,7 +164,7 @@ with extra("redis"):
 
 
 class RedisWakes:
-    """Receives the messages of all channels on one connection, and wakes readers. It runs on the store's event loop."""
+    """Receives the messages of all channels on one connection, and wakes readers. Runs on the store's event loop."""
 
     def __init__(
         self,
@@ -176,13 +178,16 @@ class RedisWakes:
         self._lease = lease
         self._look_up = look_up
         self._waiting: dict[str, list[tuple[int, Future[None]]]] = {}
-        # For each run whose channel is subscribed, the number of its last known event; -1 if none is known yet.
+        # Maps the id of each run with a subscribed channel to the number of its last known event; -1: none is known.
         self._seen: dict[str, float] = {}
         self._work: list[asyncio.Task[None]] = []
         self._is_closed = False
 
     async def wait(self, run_id: str, after: int, waiting: Future[None]) -> None:
-        """Resolve ``waiting`` when the run has an event with a number above ``after``, or is no longer live."""
+        """Arrange that ``waiting`` resolves when the run has an event after number ``after``, or is no longer live.
+
+        ``waiting`` may resolve after this coroutine has returned.
+        """
         if self._seen.get(run_id, -1) > after:
             wake(waiting)
             return
@@ -190,7 +195,8 @@ class RedisWakes:
         if run_id not in self._seen:
             self._seen[run_id] = -1
             if not self._work:
-                # Start this task before subscribing. If subscribing fails, the task wakes readers that come meanwhile.
+                # Start this task before subscribing. If subscribing fails, the task wakes other readers that
+                # have begun to wait meanwhile.
                 self._work.append(asyncio.create_task(self._look_for_the_dead()))
             try:
                 await self._retry(lambda: self._pubsub.subscribe(f"rxflow:wake:{run_id}"))
@@ -202,7 +208,7 @@ class RedisWakes:
                 self._work.append(asyncio.create_task(self._hear()))
 
     async def close(self) -> None:
-        """Unsubscribe from everything. Futures that still wait are cancelled."""
+        """Unsubscribe from all channels. Futures that still wait are cancelled."""
         self._is_closed = True
         for task in self._work:
             task.cancel()
@@ -212,7 +218,6 @@ class RedisWakes:
         await self._pubsub.aclose()
 
     async def _hear(self) -> None:
-        """Receive messages, and wake the readers that wait for them."""
         while not self._is_closed:  # redis-py 8.1 swallows a cancellation if something arrives at that moment
             try:
                 message = await self._pubsub.get_message(timeout=1)
@@ -229,12 +234,12 @@ class RedisWakes:
                 self._note_last(run_id, float("inf") if message["data"] == b"over" else int(message["data"]))
 
     async def _look_for_the_dead(self) -> None:
-        """Wake the readers of runs whose lease has lapsed. Unsubscribe from channels without readers."""
+        """Repeatedly wake the readers of runs with a lapsed lease, and unsubscribe from channels without readers."""
         were_idle: set[str] = set()
         while not self._is_closed:
             await asyncio.sleep(min(1.0, self._lease.seconds / 5))
             are_idle = {run_id for run_id in self._seen if not self._waiting.get(run_id)}
-            # A channel is unsubscribed after two idle checks in a row, because a reader may be between two reads.
+            # Unsubscribe only if two checks in a row find no reader, because a reader may be between two reads.
             idle, were_idle = are_idle & were_idle, are_idle - were_idle
             with suppress(errors.RedisError, OSError):
                 if idle:

@@ -59,7 +59,7 @@ from rxflow.types import (
 
 
 class Run:
-    """A run in a store. This process or another one carries it out.
+    """A run in a store. The run is carried out in this process or in another process.
 
     Attributes:
         id: the name of the run in the store.
@@ -86,7 +86,7 @@ class Run:
         return self.look_up().status
 
     def look_up(self) -> Head:
-        """Return the run's data in the store, without its events. Raises LookupError if the run was forgotten."""
+        """Return the data of the run in the store, without the events. Raises LookupError if the run was forgotten."""
         return self._store.look_up(self.id).result()
 
     def events(self, after: int = -1) -> EventStream[Event]:
@@ -142,14 +142,14 @@ class Run:
         return self._events(after, lambda event: not is_repeated(event)).select(chunks)
 
     def output(self, after: int = -1) -> FlowStreamingOutput | CrewStreamingOutput:
-        """Return an output with the chunks, like a streaming ``kickoff()``. Use it in ``for`` or ``async for``."""
+        """Return the chunks as an output, as a streaming ``kickoff()`` does. Iterate with ``for`` or ``async for``."""
         output = CrewStreamingOutput if self._kind == "crew" else FlowStreamingOutput
         return output(source=self._events(after, lambda event: not is_repeated(event)))
 
     def result(self, timeout: float | None = None) -> Any:
-        """Wait for the end of the run, at most ``timeout`` seconds, and return the result.
+        """Wait until the run has ended, and return its result. ``timeout`` is in seconds; None means no limit.
 
-        Stores on disk or network keep the result as JSON. An object that JSON cannot represent is replaced by a
+        Stores on disk or in the network keep the result as JSON. An object that JSON cannot represent is replaced by a
         stand-in, such as a ``RecordedObject``. A store in memory returns the object itself.
 
         Raises:
@@ -158,6 +158,7 @@ class Run:
             RunLost, RunCancelled: the run was lost or cancelled.
             RunPaused: the run waits for answers.
             StoreError: the store cannot be read, or was closed.
+            RuntimeError: the run completed without a result.
             Exception: the run's own error.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -169,7 +170,7 @@ class Run:
                     raise TimeoutError(f"run {self.id!r} is still running after {timeout:g} s")
                 waiting = self._store.wait(self.id, sys.maxsize)
                 try:
-                    with suppress(CancelledError, TimeoutError):  # the next round reports what has happened
+                    with suppress(CancelledError, TimeoutError):  # the next iteration of the loop handles both
                         waiting.result(left)
                 finally:
                     waiting.cancel()  # otherwise, after a time-out, the store would keep the future until the run ends
@@ -183,7 +184,7 @@ class Run:
         while True:
             head = await on_this_loop(self._store.look_up(self.id))
             if head.status in LIVE:
-                # If the store is closed, it cancels the future, and the next look_up() raises a StoreError. The
+                # A store that is closed cancels the future. The next look_up() then raises a StoreError. The
                 # cancellation of this task is not suppressed, because asyncio.CancelledError is another class.
                 with suppress(CancelledError):
                     await on_this_loop(self._store.wait(self.id, sys.maxsize))
@@ -195,8 +196,7 @@ class Run:
     def cancel(self, reason: str = "") -> None:
         """Stop the run and close its connections to providers, in whichever process the run is carried out.
 
-        A paused run is cancelled too: nobody needs to answer its questions any more. A run that has ended stays as it
-        is.
+        A paused run is cancelled too. If the run has already ended, this does nothing.
 
         Raises:
             LookupError: the run was forgotten.
@@ -207,7 +207,7 @@ class Run:
             with suppress(RunExistsError):
                 claimed = self._claim(lambda note: None)
                 end = End("cancelled", reason=encodable(reason))
-                # If this is true, the run was resumed after look_up(), and has already ended or paused again.
+                # A later generation means that the run was resumed after look_up(), and has already ended or paused.
                 if claimed[1].generation > head.generation + 1:
                     found = self._find_end(claimed, head.last)
                     end = end if found is None or found.status == "paused" else found
@@ -262,8 +262,8 @@ class Run:
         """Continue a run that is paused, failed, cancelled or lost. Its new events continue the same log.
 
         The run is carried out in this process, or in the cluster that :class:`Runs` got as ``on``. Methods that have
-        finished are not run again. The code of other methods runs again from its beginning, but model calls and tools
-        that have finished get their results from the log; see docs/people.md.
+        finished are not run again. The code of other methods runs again from its beginning, but finished model calls
+        and tool calls are not repeated: their results come from the log. See docs/people.md.
 
         Readers receive ``FlowResumed``, a ``Retracted`` if a text was incomplete, the questions that are still open,
         and then the new events. In async code, call this method in a thread, because it blocks while it reads the log.
@@ -278,7 +278,9 @@ class Run:
         Raises:
             RunExistsError: the run is running.
             RuntimeError: the run has completed.
-            ValueError: an answer does not fit its question, or ``target`` is needed because there is no default.
+            ValueError: an answer does not fit its question, or ``target`` is needed because there is no default. Also
+                raised if ``answer_within`` is not above 0, or if the run has no events.
+            TypeError: the object at the import path is not a flow or a crew.
             LookupError: an answer belongs to no open question. Also raised if the run was forgotten, if its first
                 events were dropped, or if there is nothing at the import path.
         """
@@ -307,7 +309,7 @@ class Run:
         worker = self._workers.create(self.id, answer_within)
         claimed = self._claim(worker.on_note)
         last = past[-1].seq
-        # If there are newer events than ``past``, the run only seemed lost, or somebody else has resumed it.
+        # If there are newer events than those in ``past``, the run only seemed lost, or somebody else has resumed it.
         if claimed[1].last > last:
             end = self._find_end(claimed, last)
             if end is not None and end.status == "completed":
@@ -328,10 +330,10 @@ class Run:
         return self._workers.await_claim(self._store.claim(self.id, None, on_note))
 
     def _find_end(self, claimed: Claim, after: int) -> End | None:
-        """Return how the run ended, according to its events after ``after``; None if none of these events ends it.
+        """Return how the run ended or paused, according to its events after ``after``; None if these show no end.
 
         Claiming a run deletes its stored end, so only the events show how the run ended. If the log cannot be read,
-        this method ends the claimed run with the error, and raises the error.
+        the claimed run is ended with the error, and the error is raised.
         """
         try:
             events = self._read_all(after)
@@ -367,6 +369,7 @@ class Run:
         Raises:
             RunExistsError: the run is running.
             ValueError: ``target`` is needed because there is no default.
+            TypeError: the object at the import path is not a flow or a crew.
             LookupError: the run was forgotten, or there is nothing at the import path.
         """
         if self._workers.carrier is not None:
@@ -409,7 +412,7 @@ class Run:
 
 
 def _reason_to_restart(head: Head, last: int) -> Exception:
-    """Return the error for the :class:`Retracted` event of a restart, for a run that has not ended with an error."""
+    """Return the error for the :class:`Retracted` event of a restart. Used if the run itself has no error."""
     if head.status == "lost":
         return RunLost(head.run_id, last)
     if head.status == "cancelled":
@@ -431,6 +434,6 @@ def _is_of(page: Page, head: Head) -> bool:
     """Return whether ``page`` still has the status and last event of ``head``.
 
     The caller reads the head first, and then the page. The run may change in between. For example, a run that seemed
-    lost continues, because its worker renewed the lease late.
+    lost may continue, because its worker has renewed the lease late.
     """
     return (page.status, page.last) == (head.status, head.last)

@@ -52,6 +52,7 @@ class Runs:
         ValueError: ``store`` has none of the forms above, or the cluster ``on`` cannot use the store. Also raised if
             ``keep``, ``max_events`` or ``lease`` is not above 0, or is given with a :class:`Store`.
         StoreError: the store cannot be opened, or has another version.
+        ImportError: the store is in Redis, and redis-py is not installed.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Runs:
     ) -> None:
         limits: dict[str, Any] = {"keep": keep, "max_events": max_events, "lease": lease}
         if on is not None:
-            on.check_store(store)  # before the store creates a file
+            on.check_store(store)  # checked before the store is opened, because opening it may create a file
         self.store = _use_store(store, limits) if isinstance(store, Store) else _open_store(store, **limits)
         try:
             self.carrier = None if on is None else on.open(self.store, {"store": store, **limits})
@@ -87,8 +88,9 @@ class Runs:
     ) -> Run:
         """Start a run. By default, the run continues even if nobody reads it.
 
-        The run is carried out in this process, or in the cluster that :class:`Runs` got as ``on``. In this process, the
-        run uses the event loop that is running in this thread. If there is none, it uses a loop on another thread.
+        The run is carried out in this process, or in the cluster that :class:`Runs` got as ``on``. A run in this
+        process uses the event loop that is running in this thread. If no loop is running in this thread, the run uses a
+        loop on another thread.
 
         Args:
             target: a flow, a crew, or an import path such as ``"trips:Trip"``. Without an import path,
@@ -98,14 +100,16 @@ class Runs:
                 ``"cancel"``, the run is cancelled when its last reader leaves. With a time, the run is cancelled when
                 it has had no reader for that long.
             run_id: the name of the run; by default a new, unique one.
-            answer_within: how long a question waits for :meth:`Run.answer` before the run is paused. By default the run
-                is paused as soon as everything else in it is done.
+            answer_within: how long a question waits for :meth:`Run.answer`; by default, not at all. If no answer comes
+                in this time, the run is paused as soon as everything else in it is done.
 
         Raises:
             RunExistsError: a run with this id exists.
             LookupError: there is nothing at the import path.
-            TypeError: the object at the import path is not a flow or a crew.
-            ValueError: ``inputs`` do not fit the flow or crew; or ``when_unread`` or ``answer_within`` is wrong.
+            TypeError: the object at the import path is not a flow or a crew. Also raised if ``when_unread`` or
+                ``answer_within`` has a wrong type.
+            ValueError: ``inputs`` do not fit the flow or crew. Also raised if ``when_unread`` or ``answer_within`` has
+                a wrong value.
             StoreError: the store cannot be written.
         """
         if self.carrier is not None:
@@ -136,7 +140,7 @@ class Runs:
         """Return the run with this id, whichever process started it.
 
         Raises:
-            LookupError: no run with this id was started in this store, or it was forgotten.
+            LookupError: no run with this id was started in this store, or the run was forgotten.
         """
         return Run(self._workers, self.store.look_up(run_id).result())
 
@@ -148,13 +152,13 @@ class Runs:
         """Delete a run and its events. A running run is cancelled.
 
         Raises:
-            LookupError: no run with this id was started in this store, or it was already forgotten.
+            LookupError: no run with this id was started in this store, or the run was already forgotten.
         """
         self._workers.paused.pop(run_id, None)
         self.store.forget(run_id).result()
 
     def close(self) -> None:
-        """Cancel the runs that this object has started, restarted or resumed, and close the store.
+        """Cancel the live runs that this object has started, restarted or resumed, and close the store.
 
         A second call does nothing.
         """

@@ -2,7 +2,7 @@
 
 One thread of this process owns the connection to the file. So no event loop waits for the disk, and the batches of
 several runs can share a transaction. Readers in this process are woken directly. SQLite cannot signal other processes,
-so the thread checks every 5 ms whether another process has changed the file (``PRAGMA data_version``, 5 µs). The
+so the thread checks every 5 ms whether another process has changed the file (``PRAGMA data_version`` takes 5 µs). The
 thread checks only while this process carries out runs or waits for events.
 """
 
@@ -49,11 +49,11 @@ LAPSE_CHECK_S = 0.05
 class _Job:
     function: Callable[[], Any]
     future: Future[Any]
-    run_id: str = ""  # the run whose rows the job writes; empty if the job only reads
+    run_id: str = ""  # the run whose rows the job writes; empty if the job writes nothing to the file
 
 
 class SQLiteLog(Store):
-    """Keeps runs in a file, which is created if it is missing.
+    """A store that keeps runs in an SQLite file. The file is created if it is missing.
 
     Args:
         path: the file. Its folder must exist and be on a local disk.
@@ -96,8 +96,8 @@ class SQLiteLog(Store):
         return True
 
     def append(self, writer: Writer, events: Sequence[Event], end: End | None = None) -> Future[None]:
-        # Pack the events here, in the run's thread. That is faster than in the store's thread, because the run's thread
-        # has just created them.
+        # Pack the events here, in the calling thread. This is faster than in the store's thread, because the calling
+        # thread has usually just created the events.
         try:
             batch = Batch.of(writer, events)
         except TypeError as error:
@@ -291,7 +291,7 @@ class SQLiteLog(Store):
             self._refuse(job)
             return job.future
         self._jobs.put(job)
-        if self._has_stopped:  # Check after queueing, so that either the thread or this call refuses the job.
+        if self._has_stopped:  # Check after queueing: the thread may have stopped before it saw the job.
             self._refuse_all()
         return job.future
 

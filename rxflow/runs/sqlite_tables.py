@@ -78,8 +78,8 @@ class Batch:
     """Events of one run, packed into rows.
 
     ``first`` is the ``seq`` of the first event; ``sys.maxsize`` if there are no events. ``may_begin`` is True if these
-    events may begin a run that the store does not know. If an event is too large, ``failure`` is the error for that
-    event, and ``rows`` has only the events before it.
+    events may begin a run that the store does not know. If an event is too large, ``failure`` is the error for this
+    event, and ``rows`` has only the events before this event.
     """
 
     writer: Writer
@@ -160,7 +160,7 @@ class Tables:
     def append(self, batch: Batch, end: End | None) -> None:
         """Append the events that are not yet stored, and the end if there is one.
 
-        If the end is "lost", and the run is not live any more, nothing is stored.
+        If ``end`` is "lost" but the run is not live, nothing is stored.
 
         Raises:
             EventTooLargeError: an event is too large. The events before it are stored, but the end is not.
@@ -215,7 +215,10 @@ class Tables:
         return writer
 
     def take_over(self, run_id: str) -> Writer:
-        """Begin the next generation of a run. Raises RunExistsError if the run is running."""
+        """Begin the next generation of a run.
+
+        Raises RunExistsError if the run is live, and LookupError if the run is unknown.
+        """
         head = self.find(run_id)
         if head.status in LIVE:
             raise RunExistsError(is_running(run_id))
@@ -291,7 +294,10 @@ class Tables:
         self.db.execute("INSERT INTO notes (run_id, kind, request_id, value) VALUES (?, ?, ?, ?)", values)
 
     def read_new_notes(self) -> Sequence[tuple[str, Note]]:
-        """Return the notes that were added since the last call, each with the id of its run."""
+        """Return the notes that were added since the last call, each with the id of its run.
+
+        The first call returns the notes that were added since :meth:`open`.
+        """
         query = "SELECT n, run_id, kind, request_id, value FROM notes WHERE n > ? ORDER BY n"
         rows = self.db.execute(query, (self._last_note,)).fetchall()
         if rows:
@@ -302,7 +308,10 @@ class Tables:
         ]
 
     def has_changed(self) -> bool:
-        """Return whether another connection has written to the file since the last call."""
+        """Return whether another connection has written to the file since the last call.
+
+        The first call returns True.
+        """
         before, self._version = self._version, self.db.execute("PRAGMA data_version").fetchone()[0]
         return before != self._version
 

@@ -41,9 +41,9 @@ STORE_WAIT_S = 5.0
 
 
 class Worker:
-    """Carries out one run: subscribes to its events and writes them to the store.
+    """Carries out one run: subscribes to the events of the run, and writes these events to the store.
 
-    A question that gets no answer within ``answer_within_s`` seconds pauses the run.
+    If a question gets no answer within ``answer_within_s`` seconds, the run is paused.
     """
 
     def __init__(self, store: Store, run_id: str, answer_within_s: float) -> None:
@@ -78,14 +78,14 @@ class Worker:
             reason = f"nobody has read it for {grace_s:g} s" if grace_s else "its last reader has left"
             self._attendance = Attendance(grace_s, partial(self._cancel_unread, reason))
         context = copy_context()
-        context.run(ambient.set, None)  # a run that a method starts is not part of that method's run
+        context.run(ambient.set, None)  # if a method of a flow starts this run, the run is not part of that flow's run
         context.run(self._subscribe, source.with_answerer(self._inbox).with_log(self._flush))
         self.has_begun = True
         self._obey_early_notes()
         return log.done
 
     def on_note(self, note: Note) -> None:
-        """Obey a note. The store calls this method, in any thread."""
+        """Obey a note, or keep it until :meth:`begin` obeys it. The store calls this method, in any thread."""
         # Add the note first, and then read has_begun. begin() sets has_begun first, and then reads the early notes. In
         # this order, no note is missed.
         self._early.append(note)
@@ -128,7 +128,7 @@ class Worker:
         begun is cancelled when it begins.
         """
         if not self.has_begun:
-            self.on_note(Note("cancel", reason))  # begin() obeys it
+            self.on_note(Note("cancel", reason))  # begin() will obey this note
             return
         loop = None if self._border is None else self._border.scope.run.loop
         end = partial(self.end_cancelled, reason)
@@ -136,7 +136,7 @@ class Worker:
             end()
 
     def end_cancelled(self, reason: str) -> None:
-        """Stop the run and end its log. The log closes the spans that are still open.
+        """Stop the run, and write its end to the log. Events that close the open spans are written before the end.
 
         Called on the run's loop, or in another thread if that loop is blocked or closed.
         """
@@ -146,8 +146,8 @@ class Worker:
     def _cancel_unread(self, reason: str) -> None:
         """Close the run's connections to providers now, and stop the rest of the run a little later.
 
-        The run can be ended later, because nobody reads it, and so nobody waits for its end. If the readers of many
-        runs leave at once, the connections of all these runs are closed before the first run is ended.
+        The rest can wait, because nobody reads the run. If the readers of many runs leave at once, the connections of
+        all these runs are closed before the first run is ended.
         """
         if self._border is None:
             self.cancel(reason)
@@ -174,7 +174,7 @@ class Worker:
 
     @property
     def is_paused(self) -> bool:
-        """Whether the last event so far is a pause, in which the run waits for answers."""
+        """Whether the last event so far, apart from chunks, is a ``FlowPaused``. The run then waits for answers."""
         return self._writer is not None and self._writer.is_paused
 
     @property
@@ -196,15 +196,15 @@ class Worker:
             self._inbox.expect(event)
 
     async def _flush(self, home: asyncio.AbstractEventLoop) -> None:
-        """Wait until all events emitted so far are in the store.
+        """Wait until all events emitted so far are in the store, or until the store has refused them.
 
-        ``home`` is the loop on which the run emits its events. If this loop is closed, return at once.
+        ``home`` is the loop on which the run emits its events. If ``home`` is closed, return at once.
         """
         written: Future[None] = Future()
         flush = partial(self._log.flush, written)
         if running_loop() is home:
             flush()
-        # On `home`, flush() runs after the events that this loop has already sent there.
+        # If the running loop has already sent events to `home`, `home` handles these events before flush().
         elif not call_soon(home, flush):
             return
         await on_this_loop(written)
@@ -231,7 +231,7 @@ class Workers:
     """The workers of the runs that this process carries out.
 
     Attributes:
-        carrier: carries out runs in other processes. None: this process carries out the runs.
+        carrier: the object that carries out runs in other processes; None if this process carries out the runs.
         paused: maps the id of each run that has paused in this process to its flow or crew, for :meth:`Run.resume`.
     """
 
@@ -271,7 +271,7 @@ class Workers:
             raise
 
     def await_claim(self, claim: Future[Claim]) -> Claim:
-        """Wait for the store's reply to a claim. If the wait is interrupted, the claimed run is cancelled."""
+        """Wait for the store's reply to a claim, and return the reply. If the wait is interrupted, cancel the run."""
         try:
             return claim.result()
         except BaseException:
@@ -281,7 +281,7 @@ class Workers:
     async def await_claim_async(self, claim: Future[Claim]) -> Claim:
         """Do the same as :meth:`await_claim`, without blocking the event loop."""
         try:
-            # Use shield(), because cancelling the claim itself could leave a run in the store that nobody begins.
+            # Use shield(): if the claim itself were cancelled, the store could keep a claimed run that never begins.
             return await asyncio.shield(asyncio.wrap_future(claim))
         except BaseException:
             self._give_up(claim)
@@ -319,13 +319,13 @@ class Workers:
     def cancel(self, reason: str) -> None:
         """Stop all runs, and wait until their ends are in the store.
 
-        After ``LOOPS_WAIT_S`` seconds, this thread ends the runs whose loops are blocked. Then it waits at most
-        ``STORE_WAIT_S`` seconds for the store.
+        If the loop of a run is blocked for ``LOOPS_WAIT_S`` seconds, this thread ends the run. After that, this thread
+        waits at most ``STORE_WAIT_S`` seconds for the store.
         """
         workers = list(self._running.values())
         for worker in workers:
             worker.cancel(reason)
-        workers = [worker for worker in workers if worker.has_begun]  # the others end when they begin
+        workers = [worker for worker in workers if worker.has_begun]  # the other runs are cancelled when they begin
         wait([worker.done for worker in workers], LOOPS_WAIT_S)
         for worker in workers:
             if not worker.is_ending:
@@ -348,7 +348,7 @@ _IS_NOT_WRITTEN = "the store has not written the end of run %r for %g s; its rea
 class _RunInbox(Inbox):
     """The open questions of a run and their answers.
 
-    A question that gets no answer within ``answer_within_s`` seconds pauses the run.
+    If a question gets no answer within ``answer_within_s`` seconds, the run is paused.
     """
 
     def __init__(self, answer_within_s: float) -> None:
@@ -372,8 +372,8 @@ class Attendance:
     Each reader announces for how long it counts as present, and announces itself again before that time is over. A run
     that never has a reader counts as unread from its beginning.
 
-    If ``grace_s`` is 0, ``on_absence`` is called as soon as the last reader leaves. A run that never has a reader then
-    continues.
+    If ``grace_s`` is 0, ``on_absence`` is called as soon as the last reader leaves. In this case, a run that never has
+    a reader continues.
     """
 
     def __init__(self, grace_s: float, on_absence: Callable[[], None]) -> None:
@@ -388,7 +388,7 @@ class Attendance:
             self._wait_until(time.monotonic() + grace_s)
 
     def note(self, reader: str, seconds: float) -> None:
-        """Record that ``reader`` is present for ``seconds`` from now. If ``seconds`` is 0, record that it has left."""
+        """Record that a reader is present for ``seconds`` from now; if ``seconds`` is 0, that the reader has left."""
         now = time.monotonic()
         with self._lock:
             if seconds > 0:
@@ -411,8 +411,8 @@ class Attendance:
     def _wait_until(self, due: float) -> None:
         """Make sure that a timer fires at ``due`` or earlier.
 
-        If a timer is already set for an earlier time, it is kept. When it fires, :meth:`_look` sets the next timer.
-        Each timer is a thread, so this creates fewer threads.
+        If a timer is already set for an earlier time, that timer is kept. When it fires, :meth:`_look` sets a new one.
+        Each timer is a thread, so keeping a timer saves a thread.
         """
         self._due = due
         if due < self._timer_due:
@@ -424,7 +424,10 @@ class Attendance:
             self._timer.start()
 
     def _look(self, due: float) -> None:
-        """Call ``on_absence`` if the run has been without readers long enough. Called in the timer's thread."""
+        """Call ``on_absence`` if the run has had no reader for ``grace_s`` seconds.
+
+        Otherwise set the next timer, unless :meth:`close` was called. This method runs in the timer's thread.
+        """
         with self._lock:
             if due != self._timer_due:
                 return  # a newer timer has replaced this one

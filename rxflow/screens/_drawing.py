@@ -1,4 +1,4 @@
-"""Draws a run with rich, live and as a summary. For pipes, files and simple terminals, writes plain lines instead."""
+"""Draws a run with rich, live and as a summary. For pipes, files and simple terminals, turns a run into plain lines."""
 
 from __future__ import annotations
 
@@ -124,7 +124,10 @@ class Transcript:
                 pass
 
     def _say(self, span_id: str, name: str, text: str) -> Iterator[str]:
-        """Yield the complete lines of a speaker's text, and keep the rest for later."""
+        """Yield the complete lines of a speaker's text, and keep the rest for later.
+
+        A line is complete if a line break follows, or if the next word does not fit into the width.
+        """
         text = self._unsaid.pop((span_id, name), "") + text
         columns = max(MIN_TEXT_COLUMNS, self._width - len(name) - 2)
         if "\n" not in text and len(text) <= columns:
@@ -168,7 +171,7 @@ with _lazy.extra("terminal"):
     from rich.text import Text
 
 WIDE = 100
-"""From this width on, the lanes are drawn beside the tree instead of below it."""
+"""If the console has at least this many columns, the lanes are drawn beside the tree; otherwise below the tree."""
 
 MIN_LANE_COLUMNS = 48
 MIN_LANE_ROWS = 3
@@ -228,7 +231,7 @@ class Drawing:
     def draw_summary(self) -> RenderableType:
         """Draw the tree, one line about how the run ended, and the run's result or error.
 
-        If the tree is longer than ``MAX_SUMMARY_ROWS``, its last rows are left out.
+        If the tree has more than ``MAX_SUMMARY_ROWS`` rows, the last rows are left out.
         """
         tree, width = self._tree, min(self._console.width, MAX_SUMMARY_COLUMNS)
         parts: list[RenderableType] = [*self._draw_tree(width, MAX_SUMMARY_ROWS, folds=False), Text()]
@@ -299,10 +302,10 @@ class Drawing:
         return grid
 
     def _choose(self, lanes: list[Lane], limit: int) -> list[Lane]:
-        """Choose at most ``limit`` lanes to draw, and return them in their original order.
+        """Choose at most ``limit`` lanes to draw, but at least one. Return them in their original order.
 
-        Open lanes are preferred to closed lanes. Among open lanes, and among closed lanes, those that were drawn last
-        time are preferred. If two lanes are still equal, the lane that changed last is preferred.
+        Three criteria decide, the most important first: the lane is open; the previous frame showed the lane; the
+        speaker of the lane spoke most recently.
         """
         chosen = sorted(lanes, key=lambda lane: (lane.is_open, lane in self._shown_lanes, lane.spoke_at), reverse=True)[
             : max(1, limit)
@@ -385,7 +388,7 @@ class Drawing:
 
 
 def _fold(rows: list[Row], limit: int) -> list[Row]:
-    """Fold ended spans: hide the rows below them. Stop when at most ``limit`` rows are left.
+    """Fold ended spans: hide the rows of the spans inside them. Stop when at most ``limit`` rows are left.
 
     The deepest spans are folded first. Roots and open spans are never folded, so more than ``limit`` rows may be left.
     """

@@ -48,7 +48,7 @@ _PLAINER = str.maketrans(
 
 
 def fit_encoding(text: str, encoding: str) -> str:
-    """Return ``text`` unchanged if ``encoding`` has all its characters; otherwise return a plainer text.
+    """Return ``text`` unchanged if ``encoding`` has all characters of ``text``; otherwise return a plainer text.
 
     In the plainer text, quotes, dashes and arrows are in ASCII, and letters lose their accents. Characters that
     ``encoding`` still lacks become ``?``.
@@ -63,7 +63,7 @@ def fit_encoding(text: str, encoding: str) -> str:
 
 
 def show_call(name: str, arguments: Mapping[str, Any]) -> str:
-    """Return a tool call as text in Python's form, shortened: ``name(key='value')``."""
+    """Return a tool call as text in Python's syntax, such as ``name(key='value')``. Long values are shortened."""
     shown = ", ".join(f"{shorten(str(key))}={show_value(value)}" for key, value in arguments.items())
     return f"{shorten(name)}({shorten(shown, 2 * MAX_VALUE_CHARS)})"
 
@@ -81,7 +81,7 @@ def show_value(value: object) -> str:
 
 
 def show_error(error: BaseException) -> str:
-    """Return an error as text: its class, the first line of its message, and all lines of advice.
+    """Return an error as one line: its class, the first line of its message, and all lines of advice.
 
     A line of advice begins with "→".
     """
@@ -190,11 +190,11 @@ class Entry:
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """The part of a screen for one speaker: its texts and its tool calls.
+    """The part of a screen that shows the texts and tool calls of one speaker.
 
-    A speaker is an agent that works on a task, or a model that a method calls.
-    ``spoke_at`` is the time of the speaker's last event. ``is_dropped`` is True once :class:`Lanes` has removed this
-    lane to make room for a new one. ``size`` is the length of the texts of all entries.
+    A speaker is an agent that works on a task, or a model that a method calls. ``spoke_at`` is the time of the last
+    event of the speaker. ``is_dropped`` is True once :class:`Lanes` has removed this lane to make room for a new one.
+    ``size`` is the length of the texts of all entries.
     """
 
     speaker: str
@@ -228,7 +228,7 @@ class Lane:
             self._write(last, chunk.content)
 
     def call_tool(self, event: ToolStarted) -> None:
-        """Add a tool call with its arguments. If :meth:`spell_call` has added pieces of it, replace these pieces."""
+        """Add a tool call with its arguments. If :meth:`spell_call` has added pieces of this call, replace them."""
         spelled = (each for each in reversed(self.entries) if each.kind is Kind.CALL and each.tool_id == event.tool_id)
         entry = next(spelled, None)
         shown = show_call(event.tool_name, event.arguments)
@@ -273,7 +273,7 @@ class Lane:
 class Lanes:
     """The lanes on the screen, one per speaker, in the order in which they were opened.
 
-    There are at most ``MAX_LANES``. A new lane replaces the one that has been silent longest.
+    If there are already ``MAX_LANES`` lanes, a new lane replaces the lane whose speaker was silent longest.
     """
 
     def __init__(self) -> None:
@@ -333,7 +333,7 @@ _FREE = "rxflow/demo"
 
 
 class OpenCall:
-    """The size of an LLM call that is still open: the bytes of its prompt, and of its output so far."""
+    """An LLM call that is still open: its model, the bytes of its prompt, and the bytes of its output so far."""
 
     __slots__ = ("model", "output_bytes", "prompt_bytes")
 
@@ -383,16 +383,16 @@ class Spending:
         window.append((now, size))
 
     def end(self, event: LLMFinished | LLMFailed | LLMCancelled) -> UsageMetrics:
-        """Record that a call has ended, and return its usage: the reported one, or else an estimate."""
+        """Record that a call has ended. Return the usage in ``event`` if it is known; otherwise return an estimate."""
         call = self._open.pop(event.origin.span_id, None)
         if event.usage.is_reported or call is None:
             return self._count(event.usage, event.cost)
         return self._count(call.usage, _price(call, call.usage))
 
     def cut_off(self, span_id: str) -> UsageMetrics:
-        """Record that a call was stopped without an event that ends it, and return an estimate of its usage.
+        """Record that a call was stopped, and return an estimate of its usage. Used if no event reports the end.
 
-        The estimate is empty if the span is not an open call.
+        The estimate is empty if the span is not an open call, or if the call has no output.
         """
         call = self._open.pop(span_id, None)
         if call is None:
@@ -409,7 +409,7 @@ class Spending:
 
     @property
     def usage(self) -> UsageMetrics:
-        """All tokens so far. Those of open calls are estimated."""
+        """The usage of all calls so far. The usage of open calls is estimated."""
         return sum((call.usage for call in self._open.values()), self._ended)
 
     @property
@@ -421,7 +421,7 @@ class Spending:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the cost of every call is known."""
+        """Whether :attr:`cost` is complete. It is incomplete if a call has used tokens, but the price is unknown."""
         return self._is_whole and all(
             not call.output_bytes or _price(call, call.usage) is not None for call in self._open.values()
         )

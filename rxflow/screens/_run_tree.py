@@ -42,7 +42,7 @@ MAX_LABEL_CHARS = 60
 
 
 class RunTree:
-    """Builds the state of a screen from events. The events may come from several runs, and they may be chunks only.
+    """Builds the state of a screen from events. The events may come from several runs, and may all be chunks.
 
     Args:
         methods: the names of the flow's methods, if they are known. These methods are shown even before they start.
@@ -66,10 +66,11 @@ class RunTree:
 
     @property
     def now(self) -> float:
-        """The current time of the run. When all roots have ended or paused, this is the time of the last end or pause.
+        """The current time of the run, in seconds since the epoch.
 
-        Until then, it is the time of the last event plus the real time since that event came. For a recorded
-        run, the times of events are those of the recording.
+        While a root is open, this is the time of the last event plus the real time since that event came. When all
+        roots have ended or paused, this is the time of the last end or pause. The events of a recorded run have the
+        times of the recording.
         """
         ended = (span.ended_at for span in self.roots)
         if self.roots and all(at is not None for at in (span.ended_at for span in self.roots)):
@@ -200,9 +201,10 @@ class RunTree:
             span.children.extend(self._waiting.values())
 
     def _reuse(self, event: Started, parent: Span | None) -> Span | None:
-        """Return the span that the started method already has: a waiting one, or one from an earlier round of a cycle.
+        """Return the span that the started method already has, after resetting this span.
 
-        Return None if there is no such span, or if ``event`` is not the start of a method.
+        The span waits for its first start, or is from an earlier round of a cycle. Return None if there is no such
+        span, or if ``event`` is not the start of a method.
         """
         if not isinstance(event, e.MethodStarted) or parent is None:
             return None
@@ -374,7 +376,7 @@ class Span:
     """One span of the run, as a row of the tree.
 
     Times are in seconds since the epoch. ``agent`` is the role of the agent that works on a task. ``note`` is a short
-    text behind the label, such as an error. ``runs`` counts how often a method has started.
+    text after the label, such as an error. ``runs`` counts how often a method has started.
     """
 
     kind: str
@@ -431,8 +433,8 @@ def list_rows(roots: Sequence[Span]) -> Iterator[Row]:
 def _list_children(span: Span) -> Iterator[Span]:
     """Yield the children to show.
 
-    A crew that is the only child of a method, the agents of a task, and the LLM calls of an agent would be redundant
-    rows. Each of them is replaced by its own children.
+    Some rows would be redundant: a crew that is the only child of a method, the agents of a task, and the LLM calls of
+    an agent. Each of these spans is replaced by its own children.
     """
     for child in span.children:
         is_hidden = (

@@ -1,4 +1,4 @@
-"""Shows a run in a notebook, below the cell: its spans, its speakers, its time, its tokens and its cost.
+"""Shows a run in a notebook, below the cell: the spans, speakers, time, tokens and cost of the run.
 
 ::
 
@@ -33,7 +33,7 @@ __all__ = ["show"]
 
 REFRESH_S = 0.1
 MAX_LANE_CHARS = 1500
-"""How many characters of each speaker's text are shown. Of a longer text, only the end is shown."""
+"""How many characters of each speaker's text are shown, at most. Of a longer text, only the end is shown."""
 
 _MARKS = {
     State.WAITING: "○",
@@ -57,7 +57,7 @@ _PREFIXES = {Kind.CALL: "→ ", Kind.RESULT: "← ", Kind.FAILURE: "← ✗ "}
 def show(source: HasEvents | Observable[Event], inputs: Mapping[str, Any] | None = None) -> Any:
     """Run ``source``, show it below the cell while it runs, and return its result.
 
-    Interrupting the cell stops the run, including its connections to providers. What was shown stays on the page.
+    Interrupting the cell stops the run, including its connections to providers. What was shown stays in the notebook.
 
     Args:
         source: a flow, a crew, or an Observable of events.
@@ -76,7 +76,7 @@ def show(source: HasEvents | Observable[Event], inputs: Mapping[str, Any] | None
     place: Any = display(HTML(draw_run(tree)), display_id=True)  # type: ignore[no-untyped-call]
 
     def draw() -> None:
-        if place is not None:  # None outside a notebook, for example in a script made from a notebook
+        if place is not None:  # it is None outside a notebook, for example in a script made from a notebook
             place.update(HTML(draw_run(tree)))  # type: ignore[no-untyped-call]
 
     drawn_at = time.monotonic()

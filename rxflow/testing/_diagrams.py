@@ -3,7 +3,7 @@
 Each character is one millisecond, as in RxJS ::
 
     -            a millisecond in which nothing happens
-    a            an item: ``values["a"]``, or the text "a" itself
+    a            an item: ``values["a"]`` if there is one, otherwise the text "a"
     |            the completion
     #            an error
     (ab|)        a group: all its signals are at the time of "("; with its parentheses, this group takes 5 ms
@@ -40,7 +40,10 @@ class Next:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Failed:
-    """The signal that ends a stream with an error. Two are equal if their errors have the same type and message."""
+    """The signal that ends a stream with an error.
+
+    Two such signals are equal if their errors have the same type and message.
+    """
 
     error: BaseException
 
@@ -150,7 +153,7 @@ def parse_hot(diagram: str, values: Mapping[str, Any] | None = None, error: Base
 
 
 def parse_script(diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None) -> Timeline:
-    """Parse a script: ``parse_script("he-ll-o|")``. If a text is not a name in ``values``, the item is the text."""
+    """Parse a script: ``parse_script("he-ll-o|")``. An item is ``values[text]`` if there is one, otherwise the text."""
     return _timeline(diagram, _place_marks(diagram, _runs(diagram)), Decimal(0), values, error)
 
 
@@ -218,7 +221,10 @@ def _frames(diagram: str) -> Iterator[_Token]:
 
 
 def _runs(diagram: str) -> Iterator[_Token]:
-    """Yield the tokens of a script. Consecutive characters other than spaces and ``-|#()`` are one item."""
+    """Yield the tokens of a script: times such as "59s", each of the characters ``-|#()``, and all other texts.
+
+    These characters and spaces separate the texts.
+    """
     at = 0
     while at < len(diagram):
         char = diagram[at]
@@ -241,16 +247,18 @@ def _runs(diagram: str) -> Iterator[_Token]:
 def _time_at(diagram: str, at: int) -> _Token | None:
     """Return the duration that begins at position ``at``; None if there is none.
 
-    A duration is between spaces, or at the beginning or end. Elsewhere, digits and letters such as "59s" are items.
+    A duration must be between spaces, or at the beginning or end of the diagram. Elsewhere, the digits and letters of
+    "59s" are items.
     """
     found = _TIME.match(diagram, at) if at == 0 or diagram[at - 1] == " " else None
     return None if found is None else _Token("time", found[0], at + 1, Decimal(found[1]) * _UNITS[found[2]])
 
 
 def _place_marks(diagram: str, tokens: Iterator[_Token]) -> list[_Placed]:
-    """Return the items and signs of a diagram, each with its time. In a group, all have the time of the group.
+    """Return the items of a diagram and its signs ``|``, ``#``, ``^`` and ``!``, each with its time.
 
-    Raises MarbleSyntaxError if a group is wrong, or if anything follows after the end.
+    All items and signs in a group have the time of the "(". Raises MarbleSyntaxError if a group is wrong, or if
+    anything follows after the end.
     """
     marks: list[_Placed] = []
     now = Decimal(0)

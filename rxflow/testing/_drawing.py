@@ -15,7 +15,7 @@ from rxflow.testing._diagrams import Completed, Failed, Moment, Ms, Next, Signal
 from rxflow.testing._stacks import find_raising_line
 from rxflow.types import ReasoningChunk, StreamChunk, StreamChunkType
 
-_MAX_SINGLE_FRAMES = 20  # up to this many milliseconds without a signal are drawn as dashes; more are drawn as a time
+_MAX_SINGLE_FRAMES = 20  # a gap of up to this many whole milliseconds is drawn as dashes, any other gap as a time
 _UNITS = (("h", 3_600_000), ("m", 60_000), ("s", 1000))
 _MAX_VALUE_CHARACTERS = 100  # at most this many characters of a value are shown
 _ON_BRACKETS = (
@@ -39,9 +39,9 @@ class Drawing:
 
 
 def draw(timeline: Timeline, values: Mapping[str, Any] | None = None) -> str:
-    """Draw a timeline that begins at 0 or later. Items get their names from ``values``, if they have a name there.
+    """Draw a timeline that begins at 0 or later. If ``values`` has a name for an item, this name is drawn.
 
-    If the marks at one time are wider than the gap to the next time, the next time is drawn in brackets:
+    If a mark is wider than the time until the next mark, the time of the next mark is written in brackets:
     ``(ab)[1ms]c``.
     """
     return draw_together([timeline], values).rows[0]
@@ -50,7 +50,7 @@ def draw(timeline: Timeline, values: Mapping[str, Any] | None = None) -> str:
 def draw_together(
     timelines: Sequence[Timeline], values: Mapping[str, Any] | None = None, same: Same = equal
 ) -> Drawing:
-    """Draw several timelines to the same scale: simultaneous signals are in the same column."""
+    """Draw several timelines, one in each row. If possible, simultaneous signals are in the same column."""
     names = _Names(values or {}, same, chain.from_iterable(timelines))
     rows = _align([_marks(timeline, names.of) for timeline in timelines])
     legend = [*names.legend()]
@@ -60,12 +60,12 @@ def draw_together(
 
 
 def draw_spans(rows: Sequence[Span]) -> tuple[str, ...]:
-    """Draw subscriptions to the same scale."""
+    """Draw subscriptions, one in each row, all to the same scale."""
     return _align([_marks_of_span(span) for span in rows])
 
 
 def show_value(value: Any) -> str:
-    """Return a value as a short text for messages. An object with ``content`` is shown as its class and content."""
+    """Return a short text for messages. If ``value.content`` is a string, the text is the class and the content."""
     content = getattr(value, "content", None)
     text = f"{type(value).__name__} {content!r}" if isinstance(content, str) else repr(value)
     return text if len(text) <= _MAX_VALUE_CHARACTERS else f"{text[: _MAX_VALUE_CHARACTERS - 1]}…"
@@ -177,7 +177,7 @@ def _mark(time: Ms, texts: Sequence[str]) -> _Mark:
 def _align(rows: Sequence[Sequence[_Mark]]) -> tuple[str, ...]:
     """Draw rows to the same scale.
 
-    In periods without marks in any row, all rows get a gap of the same width. In other periods, the rows are padded to
+    A period in which no row has a mark takes the same width in all rows. In any other period, all rows are padded to
     the width of the widest row.
     """
     drawn = [""] * len(rows)
@@ -194,7 +194,7 @@ def _align(rows: Sequence[Sequence[_Mark]]) -> tuple[str, ...]:
 
 
 def _is_over(row: Sequence[_Mark], now: Decimal) -> bool:
-    """Return whether the row has ended at ``now``, so that nothing can follow in the row."""
+    """Return whether the row has ended at or before ``now``."""
     return bool(row) and row[-1].end <= now and row[-1].text.rstrip(")")[-1] in "|#!"
 
 
@@ -210,7 +210,6 @@ def _busy(marks: Iterable[_Mark]) -> list[tuple[Decimal, Decimal]]:
 
 
 def _stretch(row: Sequence[_Mark], start: Decimal, end: Decimal) -> str:
-    """Draw one row from ``start`` to ``end``."""
     text = ""
     now = start
     for mark in row:
@@ -237,14 +236,14 @@ _SIGNALS_AFTER = 10  # how many signals are drawn from the first difference on
 
 
 def same(expected: Any, actual: Any) -> bool:
-    """Return whether two values are equal. An expected text also equals a chunk with that content."""
+    """Return whether two values are equal. An expected text also equals a chunk or reasoning with that content."""
     if isinstance(expected, str) and isinstance(actual, StreamChunk | ReasoningChunk):
         return actual.content == expected
     return bool(expected == actual)
 
 
 def difference(expected: Timeline, actual: Timeline, values: Mapping[str, Any] | None = None) -> str | None:
-    """Draw two timelines to the same scale, and describe their first difference. Return None if they are equal."""
+    """Return a text that shows two timelines around their first difference. Return None if the timelines are equal."""
     at = 0
     for wanted, came in zip_longest(expected, actual):
         if not _agree(wanted, came):
@@ -307,7 +306,7 @@ def _name_signal(signal: Signal) -> str:
 
 
 class Tape(NamedTuple):
-    """A recording as the arguments of ``marbles.cold(*tape)``, ``hot(*tape)`` and ``to_be(*tape)``."""
+    """A recording as a tuple of arguments, for ``marbles.cold(*tape)``, ``hot(*tape)`` and ``to_be(*tape)``."""
 
     diagram: str
     values: Mapping[str, Any]
@@ -316,7 +315,7 @@ class Tape(NamedTuple):
     def as_test(self, name: str = "the recorded run") -> str:
         """Return the code of a test that plays the recording and expects the recorded signals.
 
-        The test is a starting point: its source has no operators yet, and the test expects what the source plays.
+        The test is a starting point: there are no operators yet, so the test expects what its source plays.
         Text chunks are written as strings.
         """
         values = "".join(f"        {key!r}: {_write_value(value)},\n" for key, value in self.values.items())
@@ -331,15 +330,16 @@ class Tape(NamedTuple):
 
 
 def cassette(path: AnyPath, *kinds: type[Any]) -> Tape:
-    """Read a file that :func:`rxflow.operators.record` wrote. Return its diagram, its values and its error. ::
+    """Read a file that :func:`rxflow.operators.record` wrote. Return the diagram, the values and the error. ::
 
         tape = cassette("support.cassette", StreamChunk)
         marbles.expect(marbles.cold(*tape).pipe(my_operator())).to_say("Hel-lo|")
         marbles.expect(from_cassette("support.cassette").pipe(ops.text())).to_be(*tape)
 
-    Times are in whole milliseconds. In the diagram, an item takes one millisecond, and a group takes one for each of
-    its characters. If the next item was recorded before this time is over, it is later in the diagram than in the
-    recording. So the last line of the example needs a recording in virtual time, with enough time between the chunks.
+    Times are rounded to milliseconds. In the diagram, each character takes one millisecond: an item takes 1 ms, and
+    the group ``(ab)`` takes 4 ms. If items were recorded closer together than this, the second item is later in
+    the diagram than in the recording. So the last line of the example needs a recording in virtual time, with enough
+    time between the chunks.
 
     Args:
         path: the file.
@@ -358,7 +358,7 @@ def cassette(path: AnyPath, *kinds: type[Any]) -> Tape:
 
 
 def _names() -> Iterator[str]:
-    """Return an endless iterator of names: letters and digits first, then characters of other alphabets."""
+    """Return an iterator of names: ASCII letters and digits first, then characters of other alphabets."""
     return chain(string.ascii_letters, string.digits, filter(str.isalnum, map(chr, count(0x3B1))))
 
 

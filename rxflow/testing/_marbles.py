@@ -82,14 +82,14 @@ class MarbleSource(Observable[Any]):
 
 
 class ColdSource(MarbleSource):
-    """Plays its timeline from the beginning for each subscriber."""
+    """A source that plays its timeline from the beginning for each subscriber."""
 
     def _listen(self, observer: ObserverBase[Any], loop: VirtualLoop) -> DisposableBase:
         return _play(self.timeline, loop, loop.time(), partial(tell, observer))
 
 
 class HotSource(MarbleSource):
-    """Plays its timeline once, with or without subscribers."""
+    """A source that plays its timeline once, with or without subscribers."""
 
     def __init__(self, diagram: str, timeline: Timeline) -> None:
         super().__init__(diagram, timeline)
@@ -172,7 +172,7 @@ class Recording:
         return self._span.end is not None or self.timeline.has_terminal
 
     def begin(self, loop: VirtualLoop) -> None:
-        """Set timers that subscribe at the start of the period, and dispose at its end."""
+        """Set timers that subscribe at the start of the period, and dispose at the end, if the period has an end."""
         if self._span.end is not None:
             # Set this timer first, so that an item at exactly this time comes too late, as in RxJS.
             loop.call_at(self._span.end / 1000, self._subscription.dispose)
@@ -181,7 +181,7 @@ class Recording:
     def end(self, *, is_cut: bool, left: str) -> None:
         """End the recording. ``is_cut`` is True if timers were still running. ``left`` describes what still waits.
 
-        Both arguments are ignored if the stream has ended, or if an end was set for its subscription.
+        Both arguments are ignored if the stream has ended, or if the period has an end.
         """
         if not self._is_over:
             self.is_cut = is_cut
@@ -216,8 +216,8 @@ class Marbles:
             marbles.expect(source.pipe(ops.pairwise())).to_be("--x-y|", {"x": ("a", "b"), "y": ("b", "c")})
             marbles.expect_subscriptions(source).to_be("^----!")
 
-    The first comparison plays all expectations together, on one loop and with one clock. Flows, coroutines, sync
-    methods, anyio deadlines and RxPY's time operators all use this clock.
+    A comparison plays all expectations that were not played yet, together on one loop and with one clock. Flows,
+    coroutines, sync methods, anyio deadlines and RxPY's time operators all use this clock.
 
     A play ends when nothing can happen any more. Timers may run forever, so a play also ends when virtual time has
     jumped ``patience`` times after the end of the longest diagram. Subscriptions that are still open are then disposed.
@@ -245,7 +245,7 @@ class Marbles:
     ) -> HotSource:
         """Create a source that plays ``diagram`` once, with or without subscribers.
 
-        It begins at ``^``, or at the beginning of the diagram if there is no ``^``.
+        The source begins at ``^``, or at the beginning of the diagram if there is no ``^``.
         """
         source = HotSource(diagram, self._measure(parse_hot(diagram, values, error)))
         self._sources.append(source)
@@ -254,7 +254,7 @@ class Marbles:
     def expect(
         self, observable: ObservableBase[Any], subscription: str | None = None, *, until: float | None = None
     ) -> Expectation:
-        """Return an expectation about ``observable``. Its ``to_be()`` and ``to_say()`` compare the output.
+        """Return an expectation about ``observable``. Call ``to_be()`` or ``to_say()`` to compare the output.
 
         ``subscription`` is a diagram of the start and end of the subscription, such as ``"^---!"``. If this
         diagram has no end, ``until`` can set the end, in virtual seconds.
@@ -275,7 +275,7 @@ class Marbles:
         return expectation
 
     def answers(self, *diagrams: str, values: Mapping[str, Any] | None = None) -> Callable[[object], Observable[Any]]:
-        """Create an argument for ``ops.answer_with``: the first question gets the first answer, and so on. ::
+        """Create an argument for ``ops.answer_with``. The first question gets the first diagram, and so on. ::
 
             marbles.expect(flow.observe().pipe(ops.answer_with(marbles.answers("--yes|", "-no|"))))
 
@@ -286,7 +286,7 @@ class Marbles:
         return lambda request: next(sources, rx.empty())
 
     def expect_subscriptions(self, source: MarbleSource) -> SubscriptionsExpectation:
-        """Return an expectation about the subscriptions to ``source``. Its ``to_be()`` compares them with diagrams."""
+        """Return an expectation about the subscriptions to ``source``. Call ``to_be()`` to compare with diagrams."""
         expectation = SubscriptionsExpectation(self, source)
         self._subscriptions.append(expectation)
         return expectation
@@ -312,7 +312,7 @@ class Marbles:
     def play(self) -> None:
         """Play all expectations that were not played yet.
 
-        Each comparison does this first. A direct call is needed only to check side effects.
+        Each comparison first calls this method. A direct call is needed only to check side effects.
         """
         waiting, self._waiting = self._waiting, []
         if not waiting:
@@ -338,7 +338,7 @@ class Marbles:
             recording.end(is_cut=not ended, left=left)
 
     def play_for(self, expected: Timeline) -> None:
-        """Do the same as :meth:`play`, but do not cut the play off before the end of the expected timeline."""
+        """Do the same as :meth:`play`, but do not cut the play off before the end of ``expected``."""
         self._measure(expected)
         self.play()
 
@@ -348,7 +348,7 @@ class Marbles:
 
 
 class Expectation:
-    """An expectation about the output of a stream. Its methods compare the output with a diagram."""
+    """An expectation about the output of a stream. The methods compare the output with a diagram."""
 
     def __init__(self, marbles: Marbles, recording: Recording) -> None:
         self.recording = recording
@@ -358,8 +358,8 @@ class Expectation:
     def to_be(self, diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None) -> None:
         """Raise AssertionError unless the stream emitted exactly the signals of ``diagram``, at the same times.
 
-        An expected text also equals a chunk with that content. Other values are compared with ``==``, and errors are
-        compared by their types and messages.
+        An expected text also equals a chunk or reasoning with that content. Other values are compared with ``==``, and
+        errors are compared by their types and messages.
         """
         self._compare(diagram, parse(diagram, values, error), values)
 
@@ -396,7 +396,10 @@ class SubscriptionsExpectation:
         self._source = source
 
     def to_be(self, *diagrams: str) -> None:
-        """Raise AssertionError unless the source had exactly these subscriptions. No diagrams mean no subscriptions."""
+        """Raise AssertionError unless the source had exactly these subscriptions, in this order.
+
+        Without diagrams, the source must have had no subscription.
+        """
         self.is_compared = True
         expected = [parse_subscription(diagram) for diagram in diagrams]
         self._marbles.play()

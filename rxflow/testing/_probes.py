@@ -14,23 +14,23 @@ T = TypeVar("T")
 
 
 def probe(name: str = "probe") -> Probe:
-    """Create an operator that records what happens at this point of a pipe, and changes nothing. ::
+    """Create an operator that records what happens at this point of a pipe. The signals are not changed. ::
 
         seen = probe()
         flow.observe().pipe(seen, ops.take(1)).subscribe()
         seen.assert_cancelled()
 
-    A probe receives what a subscriber at this point would receive: directly after ``observe()``, the chunks. It passes
-    on only what it receives, so operators after the probe cannot select other events of the run.
+    A probe receives what a subscriber at this point would receive. Directly after ``observe()``, these are the chunks.
+    Operators after the probe then also receive only the chunks, and cannot select other events of the run.
 
-    With the pytest plugin, a test fails if a subscription through a probe has neither ended nor been disposed. ``name``
+    With the pytest plugin, a test fails if a subscription through a probe is still open after the test. ``name``
     identifies the probe in error messages.
     """
     return Probe(name)
 
 
 class Probe:
-    """An operator that records its subscriptions, their items and how they end.
+    """An operator that records its subscriptions: their items, and how each subscription ends.
 
     ``subscribed``, ``cancelled`` and ``completed`` are counts. ``errors`` holds the errors with which subscriptions
     ended. ``items`` holds the items of all subscriptions, in the order in which they arrived.
@@ -68,7 +68,7 @@ class Probe:
 
     @property
     def leaked(self) -> int:
-        """The number of subscriptions that neither ended nor were disposed."""
+        """The number of subscriptions that are still open: they have neither ended nor been disposed."""
         return self.subscribed - self.cancelled - self.completed - self.failed
 
     def assert_subscribed(self, times: int | None = None) -> None:
@@ -96,13 +96,13 @@ class Probe:
         self._assert_count("failed", self.failed, times)
 
     def assert_not_leaked(self) -> None:
-        """Assert that every subscription has ended or was disposed."""
+        """Assert that no subscription is still open: each has ended or was disposed."""
         complaint = self.complaint()
         if complaint is not None:
             raise AssertionError(complaint)
 
     def complaint(self) -> str | None:
-        """Describe the subscriptions that neither ended nor were disposed. Return None if there are none."""
+        """Return a message if subscriptions are still open; otherwise None."""
         if not self.leaked:
             return None
         return f"{self.leaked} of the subscriptions through {self} neither ended nor were disposed"
@@ -124,7 +124,7 @@ class Probe:
 class _Watched(ObserverBase[Any]):
     """The observer of one subscription.
 
-    It passes all signals on, but does not record signals that come after the end or the disposal.
+    This observer passes all signals on, but does not record signals that come after the end or the disposal.
     """
 
     def __init__(self, probe: Probe, observer: ObserverBase[Any]) -> None:

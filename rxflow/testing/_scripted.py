@@ -19,7 +19,7 @@ from rxflow.testing._diagrams import Completed, Failed, parse_script
 from rxflow.testing.leaks import collect
 from rxflow.types import UsageMetrics
 
-_DELTA_CHARACTERS = 8  # how many characters of a tool call's arguments one delta contains
+_DELTA_CHARACTERS = 8  # one delta of a tool call contains at most this many characters of JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Turn:
 
 
 def tool_call(name: str, arguments: Mapping[str, Any] | str | None = None, *, id: str | None = None) -> Calling:  # noqa: A002
-    """Return a call of the tool ``name``. If ``arguments`` is a string, it is sent unchanged, JSON or not."""
+    """Return a call of the tool ``name``. A string as ``arguments`` is sent unchanged, even if it is not JSON."""
     return Calling(name, arguments if isinstance(arguments, str) else json.dumps(dict(arguments or {})), id)
 
 
@@ -87,9 +87,9 @@ def turn(
 
 
 class Speaker:
-    """Converts one turn into deltas, and counts them.
+    """Converts one turn into deltas, and counts the deltas.
 
-    If ``native`` is True, a tool call becomes tool-call deltas. Otherwise it becomes fenced text in the answer.
+    If ``native`` is True, a tool call becomes tool-call deltas. Otherwise, the call becomes fenced text in the answer.
     """
 
     def __init__(self, turn: int, *, native: bool) -> None:
@@ -166,7 +166,7 @@ def line_of(
 
     Raises:
         ValueError: a script cannot be parsed.
-        TypeError: a value cannot be emitted by a model.
+        TypeError: a value cannot be emitted by a model, or the value for ``#`` is not an exception.
     """
     turn = given if isinstance(given, Turn) else Turn(answer=given)
     answer = turn.answer
@@ -201,7 +201,6 @@ def _read(
 
 
 def _things(value: object) -> tuple[Said | BaseException, ...]:
-    """Return the things that the model emits for ``value``."""
     several = cast(Iterable[object], value) if isinstance(value, list | tuple) else (value,)
     said: list[Said | BaseException] = []
     for each in several:
@@ -239,7 +238,7 @@ class ScriptedLLM(LLM):
         llm = ScriptedLLM(tool_call("look", {"where": "north"}), "so-be-it|")
         llm = ScriptedLLM("a--b--#", values={"a": "Good ", "b": thinking("Hm.")}, error=TimeoutError("no more"))
 
-    A string is a script. Each of its characters takes one millisecond of the running loop, in real or virtual time.
+    A string is a script. Each character except a space takes one millisecond, in the real or virtual time of the loop.
     ``-`` lets time pass, ``|`` ends the answer, and ``#`` raises ``error``. Consecutive other characters are one
     name. The model emits what ``values`` has for the name, or otherwise the name itself as text. A script without ``|``
     or ``#`` stays open until the call is cancelled. :mod:`rxflow.testing._diagrams` describes groups and longer
@@ -261,8 +260,9 @@ class ScriptedLLM(LLM):
         cost: the cost that each turn reports, in US dollars.
         function_calling: False for a model without native tools. rxflow then describes the tools in text, and the model
             calls them in text.
-        repeat: whether to begin again after the last turn. Turns are then never left over.
-        max_retries: how often a call is repeated if it fails before its first delta. Each repetition takes a turn.
+        repeat: whether to begin again after the last turn. If so, turns are never left over.
+        max_retries: the maximum number of repetitions of a call that fails before its first delta. Each repetition
+            takes a turn.
         parameters: other parameters of an :class:`~rxflow.LLM`.
     """
 
@@ -296,12 +296,12 @@ class ScriptedLLM(LLM):
 
     @property
     def requests(self) -> list[Request]:
-        """The requests so far, in order."""
+        """The requests that got a turn, in order."""
         return [call.request for call in self.calls]
 
     @property
     def prompts(self) -> list[str]:
-        """The last user text of each request."""
+        """The last user text of each request that got a turn."""
         return [call.request.last_user_text for call in self.calls]
 
     def assert_used_up(self) -> None:
@@ -407,7 +407,7 @@ async def _play(line: Line, begin: float, speaker: Speaker, emit: Callable[[Delt
 
 
 async def _until(time: float) -> None:
-    """Wait until the loop's clock shows ``time``. Sleeping for the difference would add a rounding error."""
+    """Wait until the loop's clock shows ``time``. ``asyncio.sleep()`` would add a rounding error."""
     loop = asyncio.get_running_loop()
     if time <= loop.time():
         return

@@ -71,13 +71,13 @@ def find_frames(task: asyncio.Task[Any]) -> Iterator[FrameType]:
         elif isinstance(at, asyncio.Future):
             return
         else:
-            # ``at`` is, for example, a step of an async generator. It has no attribute with the generator, but the
-            # garbage collector knows which objects it refers to.
+            # ``at`` is, for example, a step of an async generator. A step has no attribute with its generator, but
+            # the garbage collector knows to which objects the step refers.
             at = next(filter(_is_suspended, gc.get_referents(at)), None)
 
 
 def find_raising_line(error: BaseException) -> str | None:
-    """Describe the innermost line of a user's code in the traceback of ``error``. Return None if there is none."""
+    """Describe the innermost line of a user's code in the traceback of ``error``; None if there is no such line."""
     steps = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__) if _is_users_code(frame)]
     return _describe_line(*steps[-1]) if steps else None
 

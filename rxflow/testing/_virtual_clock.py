@@ -60,7 +60,8 @@ class VirtualClock:
         """Run ``main`` to its end on a new loop, and return its result.
 
         Raises:
-            Deadlock: ``main`` was not done, but nothing could happen any more.
+            Deadlock: ``main`` was not done, but nothing could happen any more, or a thread made no progress for
+                ``watchdog_s`` real seconds.
             RuntimeError: an event loop is running in this thread.
         """
         if running_loop() is not None:
@@ -126,14 +127,13 @@ _here = _Here()
 
 
 def _install() -> None:
-    """Replace the waits of Python's library, until the matching :func:`_uninstall`.
+    """Replace the waits of Python's library, until :func:`_uninstall` has been called as often as this function.
 
     A worker is a thread that works for a virtual loop. In a worker, the replacements wait in virtual time.
 
-    Two of the replaced names are not public: ``threading._time`` and ``queue.time``. With them, waits that continue
-    after a wake-up (queues, semaphores, barriers, ``wait_for``) compute their remaining time. A condition's list of
-    waiters is not public either. Python 3.11 to 3.13 have these names. tests/testing/test_workers.py fails if they
-    change.
+    Two of the replaced names are not public: ``threading._time`` and ``queue.time``. Queues, semaphores, barriers and
+    ``wait_for`` use these names to compute how much time is left after a wake-up. A condition's list of waiters is not
+    public either. Python 3.11 to 3.13 have these names. tests/testing/test_workers.py fails if the names change.
     """
     global _real_sleep, _clocks
     if _clocks == 0:

@@ -23,7 +23,7 @@ from rxflow.testing._workers import Workers, watch_callback
 _T = TypeVar("_T")
 _Args = TypeVarTuple("_Args")
 
-_DIGITS = 9  # times are rounded to nanoseconds, which a float can hold exactly for about 100 days
+_DIGITS = 9  # times are rounded to nanoseconds; a float can distinguish nanoseconds up to about 100 days
 _CONFIRMATION_S = 0.005
 _RECHECK_S = 0.05
 WATCHDOG_S = 10.0
@@ -58,14 +58,15 @@ class Instant(float):
 
     @classmethod
     def at(cls, seconds: float) -> Instant:
-        """Create a time from ``seconds``, without the rounding errors of sums of floats."""
+        """Create a time from ``seconds``, rounded to the nanosecond."""
         return cls(round(seconds, _DIGITS))
 
 
 class Due(float):
-    """The time at which a timer is due. Of two timers for the same time, the one that was set first compares as less.
+    """The time at which a timer is due, with the timer's number.
 
-    Without this, timers for the same time could fire in any order, because asyncio keeps its timers on a heap.
+    Of two equal times, the one with the lower number is less. Without the numbers, timers for the same time could fire
+    in any order, because asyncio keeps its timers on a heap.
     """
 
     __slots__ = ("_number",)
@@ -110,7 +111,7 @@ SOCKET_METHODS = (
     "subprocess_exec",
     "subprocess_shell",
 )
-"""The methods of an event loop that use sockets, pipes and processes."""
+"""The methods of an event loop that use sockets, pipes or processes."""
 
 
 class RealSocketInVirtualTime(RuntimeError):
@@ -128,7 +129,7 @@ class ProviderInVirtualTime(RuntimeError):
 
 
 def create_refusal(name: str) -> Callable[..., NoReturn]:
-    """Create a replacement for the loop's method ``name``. It raises RealSocketInVirtualTime."""
+    """Create a replacement for the loop's method ``name``. The replacement raises RealSocketInVirtualTime."""
 
     def refuse(self: object, *args: Any, **kwargs: Any) -> NoReturn:
         given = ", ".join([*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())])
@@ -149,14 +150,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     """A loop with virtual time, which begins at ``start``.
 
     When nothing else can happen, the time jumps to the next timer. If there is no timer, the loop raises
-    :class:`Deadlock`. It also raises Deadlock if a worker, which is a thread that works for the loop, makes no progress
-    for ``watchdog_s`` real seconds.
+    :class:`Deadlock`. The loop also raises Deadlock if a worker makes no progress for ``watchdog_s`` real seconds. A
+    worker is a thread that works for the loop.
 
-    If ``is_patient``, other threads may wake the loop, so an idle loop waits for them. It raises Deadlock only while a
-    reader, which is another thread, waits for the events of a run on this loop.
+    A reader is another thread that waits for the events of a run on this loop. If ``is_patient``, the loop raises
+    Deadlock only while there is a reader. Without a reader, the loop waits until another thread wakes it.
 
-    The reader's thread may have a virtual loop of its own, ``blocked``. While the reader waits, the clock of that loop
-    follows the clock of this one.
+    ``blocked`` is the virtual loop of the reader's thread; None if that thread has none. While the reader waits, the
+    clock of ``blocked`` follows the clock of this loop.
     """
 
     def __init__(
@@ -188,7 +189,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._now
 
     def wall_clock(self) -> float:
-        """Return the time that an event of a run gets; see :func:`rxflow._hooks.wall_clock`."""
+        """Return the virtual time for the ``at`` of an event; see :func:`rxflow._hooks.wall_clock`."""
         return self._now.seconds
 
     @property
@@ -199,7 +200,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def call_at(
         self, when: float, callback: Callable[[*_Args], object], *args: *_Args, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        """Set a timer. Timers of the same time fire in the order in which they were set."""
+        """Set a timer. Timers for the same time fire in the order in which they were set."""
         due = Instant.at(when)
         if due <= self._now < when:
             # ``when`` has a rounding error. time() must not return less than ``when``, because the timer fires now.
@@ -240,7 +241,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def wait_blocked(self, wait: Callable[[float], bool]) -> bool:
         """Block this loop's own thread until ``wait`` returns True, and return True.
 
-        ``wait`` receives a time limit in real seconds. Raises Deadlock if no other thread can end the wait.
+        ``wait`` is called with a time limit in real seconds, and is called again if it returns False. Raises Deadlock
+        if no other thread can end the wait.
         """
         while not wait(self._watchdog_s):
             if not self.thread_count.at_work and not self.thread_count.has_others():
@@ -255,7 +257,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return ProviderInVirtualTime()
 
     def let_time_pass(self, timeout: float | None) -> bool:
-        """Move time to the next timer, which is ``timeout`` seconds away. None means that there is no timer.
+        """Move time to the next timer, which is ``timeout`` seconds away. If ``timeout`` is None, there is no timer.
 
         Return True if the loop can continue: time has moved, or :meth:`until_idle` ends. Return False if the loop must
         wait in real time, because a thread may still act. Raises Deadlock if nothing can happen any more.
@@ -278,7 +280,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         )
 
     def begin_silence(self) -> None:
-        """Prepare to wait for threads in real time: reset what :meth:`note_silence` measures."""
+        """Begin to wait for threads in real time: forget earlier silences and earlier checks of threads."""
         self._silent_s = 0.0
         self._idle_looks = 0
         self._positions = {}
@@ -321,8 +323,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _can_only_wait(self) -> bool:
         """Return whether only time can end the waits of workers, because no other thread can act.
 
-        A thread that was just woken may not have run yet. So this returns True only if two checks, with a short real
-        wait between them, find no thread that can act. After ``watchdog_s`` real seconds, it returns True anyway.
+        A thread that was just woken may not have run yet. So the result is True only when two checks, with a short
+        real wait between them, have found no thread that can act. After ``watchdog_s`` real seconds of silence, the
+        result is True anyway.
         """
         if self._silent_s >= self._watchdog_s:
             return True
@@ -338,7 +341,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[*_Args], _T], *args: *_Args
     ) -> asyncio.Future[_T]:
-        """Run ``func`` in a thread. Time stands still while ``func`` works; it may pass while ``func`` waits."""
+        """Run ``func`` in ``executor``. Time stands still while ``func`` works, and may pass while ``func`` waits."""
         if executor is None:
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(thread_name_prefix="asyncio")
@@ -359,9 +362,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return future
 
     async def shutdown_default_executor(self, *timeout: Any) -> None:
-        """Shut down the default executor as asyncio does.
+        """Wait until all calls in executors have ended, and shut down the default executor as asyncio does.
 
-        asyncio waits for the executor's threads in one more thread, which counts as a worker meanwhile.
+        asyncio waits for the executor's threads in one more thread. Meanwhile, that thread counts as a worker.
         """
         if self._executing:
             await asyncio.wait(self._executing)
@@ -372,7 +375,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             ending.over()
 
     def close(self) -> None:
-        """Close the loop, and wake the threads that wait in virtual time."""
+        """Close the loop. Threads that wait in virtual time get CancelledError."""
         super().close()
         self.thread_count.close()
 

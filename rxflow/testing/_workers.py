@@ -1,4 +1,4 @@
-"""The threads that work for a loop on virtual time, called workers here, and what they wait for.
+"""Workers, which are the threads that work for a loop on virtual time, and what these threads wait for.
 
 While a worker works, its loop's time stands still. While a worker waits for the loop, time may pass. While a worker
 waits for another thread (an event, a queue, a future …), time stands still as long as some other thread can act.
@@ -78,7 +78,7 @@ class Workers:
         return bool(self._readers)
 
     def work(self, executor: Executor | None = None) -> _Worker:
-        """Create a worker, and count it. If it works in an ``executor``, it may first have to queue there."""
+        """Create a worker, and count it. In an ``executor``, the worker is queued until a thread begins the work."""
         if executor is None:
             return _Worker(self)
         pool = self._pools.setdefault(executor, _Pool(getattr(executor, "_max_workers", None)))
@@ -116,22 +116,22 @@ class Workers:
         return bool(self.waiting) or self.anyio_waits > 0
 
     def close(self) -> None:
-        """Wake all waiting threads with CancelledError, because the loop ends."""
+        """End all waits with CancelledError, because the loop ends."""
         for wait in list(self.waits):
             wait.cancel()
 
     def has_others(self) -> bool:
-        """Return whether a thread that is not a worker of this loop can act."""
+        """Return whether any thread can act, except this thread and the workers of this loop."""
         frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
         known = {threading.get_ident(), *self.get_idents()}
         return any(
-            thread.ident is None  # it has not started yet
+            thread.ident is None  # the thread has not started yet
             or (thread.ident in frames and thread.ident not in known and not _is_idle(thread, frames[thread.ident]))
             for thread in threading.enumerate()
         )
 
     def get_positions(self) -> dict[int, tuple[FrameType, int]]:
-        """Return the frame and the instruction at which each worker is, by the id of the worker's thread."""
+        """Return the frame and the instruction of each worker's thread and each anyio thread, by the thread's id."""
         frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
         idents = {thread.ident or 0 for thread in threading.enumerate() if thread.name == _ANYIO_THREAD}
         idents = {*self.idents.values(), *idents} & frames.keys()
@@ -176,7 +176,7 @@ class _Worker:
             pool.queued.add(self)
 
     def run(self, function: Callable[[], _T]) -> _T:
-        """Call ``function``, which does the work, in this thread."""
+        """Do the work: call ``function`` in this thread, and return its result."""
         with self.workers.lock:
             if not self.is_over:
                 self.workers.idents[self] = threading.get_ident()
@@ -193,7 +193,6 @@ class _Worker:
             _here.worker = before
 
     def pause(self) -> _Pause:
-        """Create a wait for the loop."""
         return _Pause(self.workers, self._count_pauses)
 
     def over(self) -> None:
@@ -236,7 +235,7 @@ class _Pause:
         self._has_ended = False
 
     def begins(self) -> None:
-        """Begin the wait on the loop's thread. If another thread calls this, callbacks scheduled so far run first."""
+        """Begin the wait. In another thread than the loop's, the wait begins after all callbacks scheduled so far."""
         if running_loop() is self._workers.loop:
             self._begin()
         else:
@@ -297,13 +296,13 @@ class Wait:
         return self._is_released
 
     def release(self) -> None:
-        """End the wait successfully, from any thread."""
+        """End the wait successfully. May be called in any thread. Raises RuntimeError if the wait is already over."""
         if not self._end(is_released=True):
-            # Condition.notify() expects RuntimeError, as from a lock that is not held. It then wakes the next thread.
+            # Condition.notify() catches RuntimeError, and then wakes the next thread.
             raise RuntimeError("this wait is over")
 
     def cancel(self) -> None:
-        """End the wait with CancelledError, from any thread."""
+        """End the wait with CancelledError. May be called in any thread."""
         self._end(is_cancelled=True)
 
     def _begin(self) -> None:
@@ -333,7 +332,7 @@ _POOL_CODE: CodeType = concurrent.futures.thread._worker.__code__  # pyright: ig
 _first_positions: dict[int, tuple[CodeType, int]] = {}
 """Maps the id of a thread to the code and the instruction at which :func:`note_first_positions` found the thread."""
 _joins: dict[int, threading.Thread] = {}
-"""Maps the id of a helper thread to the thread for whose end the helper waits."""
+"""Maps the id of a helper thread to the thread that the helper waits for."""
 
 
 def note_first_positions() -> None:
@@ -359,7 +358,7 @@ def release_at_end(thread: threading.Thread, wait_for_end: Callable[[], object],
 
 
 def find_workers() -> Workers | None:
-    """Return the Workers that count this thread. None if the thread is not a worker, or must wait in real time."""
+    """Return the Workers that count this thread; None if the thread must wait in real time."""
     if _here.uses_real_waits:
         return None
     if _here.worker is not None:
@@ -386,7 +385,7 @@ def _is_idle(thread: threading.Thread, frame: FrameType) -> bool:
 
 
 def _get_loop_of_anyio_worker() -> asyncio.AbstractEventLoop | None:
-    """Return the loop that this thread of anyio works for; None in any other thread.
+    """Return the loop that this thread works for; None if this is not a thread of anyio.
 
     Raises:
         CancelledError: the loop has ended.
@@ -411,10 +410,10 @@ _CALLBACK = "run_coroutine_threadsafe.<locals>.callback"
 
 
 def watch_callback(callback: Callable[..., object], new_pause: Callable[[], Pause | None]) -> None:
-    """If ``asyncio.run_coroutine_threadsafe`` scheduled ``callback``, count the waits for the future that it created.
+    """Count the waits for a future of ``asyncio.run_coroutine_threadsafe``, which schedules ``callback``.
 
     A thread that waits for the future waits for the loop. ``new_pause`` is called when the wait begins. Until then, the
-    thread counts as working, because it may never wait.
+    thread counts as working, because the thread may never wait. Any other ``callback`` is ignored.
     """
     if isinstance(callback, FunctionType) and callback.__qualname__ == _CALLBACK and callback.__closure__ is not None:
         held: dict[str, Any] = dict(zip(callback.__code__.co_freevars, callback.__closure__, strict=True))

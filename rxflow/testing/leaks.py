@@ -1,7 +1,7 @@
 """Checks that a test leaves nothing behind: no active run, thread or task, no unused turn of a script, no open probe.
 
-During a test, the pytest plugin collects the objects to check. It checks them after the test. Outside of a test,
-nothing is collected.
+During a test, the pytest plugin collects the objects to check. After the test, the plugin checks these objects. Outside
+of a test, nothing is collected.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class Dues:
         self._all: list[tuple[After, Due]] = []
 
     def add(self, due: Due, after: After) -> None:
-        """Add an object to check. ``after`` is the moment of the check."""
+        """Add an object, which is checked at the moment ``after``."""
         self._all.append((after, due))
 
     def complaints(self, after: After) -> Iterator[str]:
-        """Check the objects that were added with this ``after``, and yield a description of each problem."""
+        """Check the objects that were added for the moment ``after``. Yield a description of each problem."""
         for when, due in self._all:
             complaint = due.complaint() if when == after else None
             if complaint is not None:
@@ -261,7 +261,6 @@ async def _pending(tasks: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
 def _wait_on(
     loop: asyncio.AbstractEventLoop, look: Coroutine[Any, Any, set[asyncio.Task[Any]]]
 ) -> set[asyncio.Task[Any]]:
-    """Run the coroutine ``look`` on a loop that runs in another thread, and return its result."""
     return asyncio.run_coroutine_threadsafe(look, loop).result(2 * GRACE_S)
 
 

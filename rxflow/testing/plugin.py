@@ -1,10 +1,10 @@
 """The pytest plugin: fixtures, and checks after each test.
 
 - ``virtual_clock``: time that passes only while everything waits.
-- ``marbles``: expectations as marble diagrams. A test fails if it does not compare each of them.
-- No run, thread or task of rxflow may outlive its test, except with ``@pytest.mark.rxflow_leaks("why")``.
+- ``marbles``: expectations as marble diagrams. A test fails if an expectation was never compared.
 - No turn of a ``ScriptedLLM`` may be left over.
-- No ``probe()`` may have a subscription that neither ended nor was disposed.
+- No run, thread or task of rxflow may outlive its test, and no subscription through a ``probe()`` may stay open. The
+  marker ``@pytest.mark.rxflow_leaks("why")`` turns this check off.
 
 pytest loads this plugin in every Python environment with rxflow. So the plugin imports most modules only when a test
 needs them.
@@ -37,7 +37,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def rxflow_leak_check(request: pytest.FixtureRequest) -> Generator[None]:
     """Check that no run, thread, task or probed subscription of rxflow outlives the test.
 
-    This fixture is set up before other fixtures, and torn down after them. A failed test is not checked.
+    This fixture is set up before the other fixtures of a test function, and torn down after these fixtures. A test that
+    failed or has the marker ``rxflow_leaks`` is not checked.
     """
     with collecting() as dues, watching_runs() as runs:
         request.node.stash[_dues] = dues
@@ -53,7 +54,7 @@ def rxflow_leak_check(request: pytest.FixtureRequest) -> Generator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Run a test. If it passes, check that nothing is left unused, such as a turn of a script."""
+    """Run a test. If it passes, check that all turns of scripts were used, and all expectations were compared."""
     item.stash[_has_failed] = True
     result = yield
     item.stash[_has_failed] = False

@@ -1,6 +1,7 @@
 """Converts any value to JSON and back.
 
-JSON's own values are not changed. Any other value becomes a JSON object. Its first key, the tag, begins with ``$``::
+Most values of JSON's own types are not changed. A value of another type becomes a JSON object. The first key of this
+object is the tag, which begins with ``$``::
 
     (1, 2)                       {"$tuple": [1, 2]}
     datetime(2026, 1, 2)         {"$datetime": "2026-01-02T00:00:00"}
@@ -8,11 +9,14 @@ JSON's own values are not changed. Any other value becomes a JSON object. Its fi
     KeyError("topic")            {"$error": "KeyError", "message": "'topic'", "args": ["topic"]}
     <_io.TextIOWrapper …>        {"$object": "_io.TextIOWrapper", "text": "<_io.TextIOWrapper …>"}
 
+A tag is also needed for a few values of JSON's own types, for example for very long integers. An object of a subclass
+of a type such as ``str`` or ``dict`` is written as an object of that type. But an enum member keeps its class.
+
 Reading imports nothing, and calls no constructor or validator of a user's class. It does call the ``model_post_init``
 of pydantic classes, because that method may fill private attributes, which are not written. A pydantic object, a
 dataclass object or an enum member is restored only if the program has already loaded its class. An error is restored
-only if its class is one of Python's or rxflow's. For any other object, such as the file in the last line, reading
-returns a stand-in, for example a :class:`RecordedObject`.
+only if its class is built into Python or belongs to rxflow. A value that cannot be restored, such as the file in the
+last line, becomes a stand-in: a :class:`RecordedError`, :class:`RecordedObject` or :class:`RecordedModel`.
 """
 
 from __future__ import annotations
@@ -34,7 +38,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 MAX_DEPTH = 200
-"""Values that are nested more deeply are written as text, because JSON parsers, such as Python's, have a limit."""
+"""The maximum depth of nested values. Deeper values are written as text, because JSON parsers have a limit too."""
 MAX_INT_BITS = 10_000
 """Longer integers are written in hexadecimal.
 
@@ -46,7 +50,7 @@ Json: TypeAlias = Any
 
 
 class RecordedError(Exception):
-    """Stands for an error that could not be restored, for example because its class is not loaded.
+    """Stands for an error that could not be restored, for example because a user's code defines the error's class.
 
     ``type`` is the name of the error's class, and ``message`` is the error's text. Two RecordedErrors with the same
     type and message are equal.
@@ -69,7 +73,7 @@ class RecordedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RecordedObject:
-    """Stands for an object that JSON cannot represent, or for an enum member whose class is not loaded.
+    """Stands for an object that JSON cannot represent, or for an enum member that could not be restored.
 
     ``type`` is the name of the class. ``text`` is the ``str`` of the object, or the name of the enum member.
     """
@@ -84,8 +88,8 @@ class RecordedObject:
 class RecordedModel(BaseModel):
     """Stands for a pydantic or dataclass object that could not be restored.
 
-    Mostly, its class is not loaded. Or the ``model_post_init`` of its class raised an error. The stand-in has the
-    fields of the object. ``recorded_type`` is the name of the object's class, as "module:Class".
+    The class of the object is not loaded, or its ``model_post_init`` raised an error. The stand-in has the fields of the
+    object. ``recorded_type`` is the name of the object's class, as "module:Class".
     """
 
     model_config = ConfigDict(extra="allow")
@@ -161,8 +165,8 @@ def describe_error(error: BaseException) -> dict[str, Json]:
 def restore_error(described: Mapping[str, Json]) -> Exception:
     """Restore an error from what :func:`describe_error` returned.
 
-    Return a :class:`RecordedError` if the class is not one of Python's or rxflow's, or if the class cannot
-    create an error with this message.
+    Return a :class:`RecordedError` if the class is neither built into Python nor a class of rxflow. Also return a
+    RecordedError if the class cannot create an error with this message.
     """
     name, message = str(described["type"]), str(described["message"])
     kind = _find_error_class(name)
@@ -191,7 +195,7 @@ def name_class(kind: type[Any]) -> str:
 
 
 def find_class(name: str) -> type[Any] | None:
-    """Find the class with the name "module:Class". Return None if the module is not loaded or lacks the class.
+    """Return the class with the name "module:Class"; None if the module is not loaded or lacks the class.
 
     No module is imported, because reading must not execute code.
     """
@@ -277,8 +281,8 @@ def _container_to_json(value: Any, parents: tuple[int, ...]) -> Json:
 def _key_to_json(key: Any, parents: tuple[int, ...]) -> Json:
     """Return a dict's key or a set's item as JSON.
 
-    A key is written as a description if its restored value would not be hashable. An example is an object of a hashable
-    subclass of dict: it would be restored as a plain dict.
+    If the restored key would not be hashable, a description of the key is written instead. For example, an object of a
+    hashable subclass of dict would be restored as a plain dict.
     """
     written = to_json_value(key, parents)
     if type(written) in (dict, list) and type(key) not in _TEXT_FORMS:

@@ -69,7 +69,7 @@ class HumanFeedbackResult(BaseModel):
     Attributes:
         output: the method's result, which was shown to the person.
         feedback: what the person wrote; may be empty.
-        outcome: the label of ``emit`` that fits the feedback; None if ``emit`` was not given.
+        outcome: the label in ``emit`` that the feedback selected; None if ``emit`` was not given.
     """
 
     output: Any = None

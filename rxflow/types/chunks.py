@@ -15,9 +15,9 @@ from pydantic import BaseModel
 
 
 class StreamChunkType(str, Enum):  # noqa: UP042 - a StrEnum would print as its value
-    """The content of a chunk: answer text, or a piece of a tool call.
+    """The kind of a chunk's content: answer text, or a piece of a tool call.
 
-    A member equals its value, ``"text"``, but is printed as ``StreamChunkType.TEXT``.
+    A member equals its value, as in ``StreamChunkType.TEXT == "text"``, but is printed as ``StreamChunkType.TEXT``.
     """
 
     TEXT = "text"
@@ -48,7 +48,7 @@ class StreamChunk(BaseModel):
         namespace: the names of the surrounding flows, methods, crews and tasks, outermost first.
         span_id: the id of the span to which the chunk belongs. Two runs of one crew have different spans.
         parent_span_id: the id of the span around that span.
-        replayed: whether the chunk repeats output that the run emitted before it was resumed.
+        replayed: whether the chunk repeats output that the run emitted before the run was resumed.
     """
 
     content: str
@@ -90,7 +90,7 @@ class StreamChunk(BaseModel):
             super().__delattr__(name)
 
     def _leave_origin(self) -> None:
-        # Chunks that share one _AllFields have the labels of one origin. A changed chunk needs a set of its own.
+        # Chunks that share the set of an Origin have equal labels. A changed chunk needs a set of its own.
         _set_fields_set(self, set(self.__pydantic_fields_set__))
 
     def with_content(self, content: str) -> StreamChunk:
@@ -123,7 +123,7 @@ class Origin:
     ``span_id`` is the id of the span to which the chunk or event belongs. A span is a flow, a method, a crew, a task,
     an agent, a tool call or an LLM call. ``parent_span_id`` is the id of the span around that span.
 
-    ``run_id`` is the id of the run. If code in another run started this run, ``parent_run_id`` is the id of that run.
+    ``run_id`` is the id of the run. If code in another run started this run, ``parent_run_id`` is the other run's id.
     """
 
     flow_name: str = ""
@@ -145,7 +145,7 @@ class Origin:
 
     @cached_property
     def labels(self) -> Mapping[str, Any]:
-        """The fields that an origin and a chunk have in common, with their values."""
+        """The values of the fields that an origin and a chunk have in common, by the names of the fields."""
         return {
             field.name: getattr(self, field.name) for field in fields(self) if field.name in StreamChunk.model_fields
         }
@@ -192,7 +192,7 @@ class Happened:
         origin: where the event happened.
         seq: the number of the event in its run, from 0 and without gaps; -1 until the event has left the run.
         at: when the event happened, in seconds since the epoch; with virtual time, in seconds of the virtual clock.
-        replayed: whether the event repeats one that the run emitted before it was resumed.
+        replayed: whether the event repeats an event that the run emitted before the run was resumed.
     """
 
     origin: Origin
@@ -216,7 +216,7 @@ class CompletedToolCall(Happened):
 
     ``written`` is the JSON text as the model wrote it. ``arguments`` holds the values from the text, validated if the
     tool is known. If the text is not a JSON object, or the values are not valid, ``arguments`` is empty, and ``error``
-    is the reason. If only the values are not valid, ``error`` is pydantic's ValidationError.
+    is the reason: pydantic's ValidationError if the tool is known, otherwise another ValueError.
     """
 
     tool_id: str
@@ -230,8 +230,8 @@ class PackedChunks:
     """A block of items in which the chunks are stored as columns, to save memory.
 
     The texts of all chunks are one string. A label that all chunks have in common is stored once. A chunk takes about
-    30 bytes instead of 400, and 8 more for each label that differs within the block. A packed chunk has no objects that
-    the garbage collector must visit. Items that are not chunks are stored unchanged.
+    30 bytes instead of 400, and 8 more for each label that differs within the block. A text chunk adds no object that
+    the garbage collector must visit. Other items, and chunks that rxflow did not create, are stored unchanged.
     """
 
     __slots__ = ("_ats", "_columns", "_contents", "_fields", "_lengths", "_others", "_seqs", "_template")
@@ -293,8 +293,8 @@ class PackedChunks:
 def pack_chunks(items: Sequence[object]) -> PackedChunks | None:
     """Return the items as a block with packed chunks.
 
-    Return None if that would save little, because few items are rxflow's own chunks. Return None also if a chunk cannot
-    be packed, because its fields were not validated.
+    Return None if packing would save little, because fewer than half of the items are chunks that rxflow created.
+    Return None also if a chunk cannot be packed, because its fields were not validated.
     """
     rows = find_one_origin(items) or []
     fields = find_origin(items[0]) if rows else None
@@ -302,7 +302,7 @@ def pack_chunks(items: Sequence[object]) -> PackedChunks | None:
     if fields is None:
         for position, item in enumerate(items):
             # A chunk that a user created is not packed, because packing would lose which fields were given.
-            # model_dump(exclude_unset=True) returns only these.
+            # model_dump(exclude_unset=True) returns only the given fields.
             if _find_fields(item) is None:
                 others.append((position, item))
             else:
@@ -316,13 +316,13 @@ def pack_chunks(items: Sequence[object]) -> PackedChunks | None:
 
 
 def find_origin(item: object) -> _AllFields | None:
-    """Return the :class:`_AllFields` that ``item`` shares with the text chunks of its origin; None if there is none."""
+    """Return the :class:`_AllFields` that the text chunks of an origin share; None if ``item`` is not such a chunk."""
     fields = _find_fields(item)
     return None if fields is _ALL_FIELDS else fields
 
 
 def find_one_origin(items: Sequence[object]) -> list[dict[str, Any]] | None:
-    """Return the fields of each item, as dicts, if all items are text chunks of one origin; otherwise None."""
+    """Return the fields of each item as a dict, if all items are text chunks of one origin; otherwise None."""
     fields = find_origin(items[-1]) if items else None
     if fields is None:
         return None
@@ -348,7 +348,7 @@ def find_labels(chunk: StreamChunk) -> tuple[Any, ...]:
 def make_chunks_like(
     chunk: StreamChunk, first_seq: int, texts: Sequence[str], times: Iterable[float]
 ) -> list[StreamChunk]:
-    """Return chunks with the labels of ``chunk``, numbered from ``first_seq``."""
+    """Return a chunk for each text, with the labels of ``chunk``. The numbers begin at ``first_seq``."""
     numbers = range(first_seq, first_seq + len(texts))
     return _make_chunks(vars(chunk), _find_fields(chunk), numbers, texts, times)
 
@@ -398,21 +398,22 @@ def _fill_chunk(values: dict[str, Any], fields: _AllFields | None = None) -> Str
 
 
 class _AllFields(set[str]):
-    """The names of all fields of a chunk, stored in the chunk as pydantic's set of the fields that were given.
+    """The names of all fields of a chunk, as the ``__pydantic_fields_set__`` of the chunk.
 
-    The text chunks that one Origin creates share one such set, which shows that their labels are equal. Other chunks
-    share ``_ALL_FIELDS``. pydantic ignores the set when it compares two objects.
+    Each Origin has one such set for its text chunks. Chunks that share the set of an Origin have equal labels. All
+    other chunks that rxflow creates share ``_ALL_FIELDS``, and may have different labels. When pydantic compares two
+    objects, it ignores these sets.
     """
 
     __slots__ = ()
 
 
 class _Fields:
-    """A plain object, whose ``__dict__`` holds the values of a chunk."""
+    """A plain object. Its ``__dict__`` holds the values of a chunk."""
 
 
 def _setter(attribute: str) -> Callable[[StreamChunk, Any], None]:
-    # Use the slot's descriptor directly, because object.__setattr__() would look it up each time.
+    # Use the slot's descriptor directly, because object.__setattr__() would look the descriptor up each time.
     setter: Callable[[StreamChunk, Any], None] = vars(BaseModel)[attribute].__set__
     return setter
 
@@ -425,5 +426,5 @@ _set_private = _setter("__pydantic_private__")
 _ALL_FIELDS = _AllFields(StreamChunk.model_fields)
 _DEFAULTS = StreamChunk(content="").__dict__
 _LABELS = tuple(name for name in StreamChunk.model_fields if name not in ("content", "seq", "at"))
-# Read labels by name. Their order in the dict can change, if an attribute is deleted and set again.
+# Read labels by name, because their order in the dict changes if an attribute is deleted and set again.
 _labels_of = itemgetter(*(name for name in _LABELS))

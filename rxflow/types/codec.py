@@ -4,10 +4,11 @@
     {"v":1,"kind":"LLMFinished","data":{"origin":{…},"seq":18,"at":1764356862.4,"text":"Hello",…}}
 
 ``kind`` is the name of one of rxflow's event classes, or ``"module:Class"`` for an event class of the program.
-``data`` holds all fields of the event. If a field declares one of rxflow's types, its value is a plain JSON object. Any
-other value is written as described in :mod:`rxflow.types._values`, so that tuples, dates and pydantic objects are
-restored. A value or event that cannot be restored becomes a stand-in: a :class:`RecordedError`,
-:class:`RecordedObject`, :class:`RecordedModel` or :class:`RecordedEvent`.
+``data`` holds all fields of the event. A field may declare one of rxflow's types, an error, an enum, a list or a tuple.
+A value of the declared type is then written without a tag. Any other value is written as described in
+:mod:`rxflow.types._values`, so that dates and pydantic objects are restored too. A value or event that cannot be
+restored becomes a stand-in: a :class:`RecordedError`, :class:`RecordedObject`, :class:`RecordedModel` or
+:class:`RecordedEvent`.
 
 Reading calls no constructor or validator of the program's classes. It does call ``model_post_init`` of pydantic
 classes, so that private attributes are filled.
@@ -73,7 +74,7 @@ VERSION = 1
 
 
 class CodecError(ValueError):
-    """A line that is not an event of this version."""
+    """A line is not an encoded event of this version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +202,7 @@ def _dump(value: Json) -> bytes:
         return _to_text(value).encode()
 
 
-# The code below writes and reads the fields of events. If it knows a declared type, values of that type get no tag.
+# The code below writes and reads fields of events. If a declared type is known here, values of that type get no tag.
 
 Convert: TypeAlias = Callable[[Any], Any]
 
@@ -256,7 +257,7 @@ OWN_TYPES: tuple[type[Any], ...] = (
     CrewOutput,
     all_events.InputRequested,
 )
-"""If a field declares one of these types, its value is written as a plain JSON object without a tag."""
+"""If a field declares one of these types, a value of this type is written as a JSON object without a tag."""
 
 KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (*get_args(Event), CompletedToolCall)}
 """The event classes of rxflow, by name."""
@@ -270,7 +271,7 @@ _ERROR = _Field(describe_error, restore_error)
 
 
 def get_hints(kind: type[Any]) -> dict[str, Any]:
-    """Return the declared type of each field of the class ``kind``, by the field's name."""
+    """Return the declared types of the fields of the class ``kind``, by the names of the fields."""
     results = {"TaskOutput": TaskOutput, "CrewOutput": CrewOutput}  # names in the annotations of events.py
     hints = get_type_hints(kind, localns=results if kind.__module__ == all_events.__name__ else None)
     names = list(kind.model_fields) if issubclass(kind, BaseModel) else [each.name for each in fields(kind)]
@@ -291,7 +292,7 @@ _shape_of = cast("Callable[[type[Any]], _Shape]", cache(_make_shape))
 
 
 def _field_of(hint: Any) -> _Field:
-    """Return how a field with this declared type is written and read. A value of another type gets a tag."""
+    """Return how a field with the declared type ``hint`` is written and read."""
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         (inner, *others) = [each for each in args if each is not NoneType]
@@ -326,8 +327,8 @@ def _guard(
 def _sequence_field(origin: type[Any], item: _Field, *, is_tagged: bool) -> _Field:
     """Return how a field that declares a list or a tuple is written and read.
 
-    A value of the declared type is written as an array. A list in a field for tuples gets a tag. Any other value is
-    written as :func:`to_json_value` writes it.
+    A value of the declared type is written as an array. A list in a field that declares a tuple gets a tag. Any other
+    value is written by :func:`to_json_value`.
     """
 
     def write(value: Any) -> Json:

@@ -30,7 +30,7 @@ _SIMPLE: dict[Any, Schema] = {
     str: {"type": "string"},
     bool: {"type": "boolean"},
     int: {"type": "integer"},
-    float: {"anyOf": [{"type": "number"}, _TAGGED]},  # JSON has no infinity, so it is written with a tag
+    float: {"anyOf": [{"type": "number"}, _TAGGED]},  # JSON has no infinity, so infinity is written with a tag
     NoneType: {"type": "null"},
 }
 

@@ -180,8 +180,8 @@ class AgentCancelled(Cancelled):
 class ToolStarted(Started):
     """A tool call begins, in its own span.
 
-    ``arguments`` holds the validated arguments. If the model's arguments are not valid, or the tool is unknown, it
-    holds them as the model wrote them, and a ToolFailed follows.
+    ``arguments`` holds the validated arguments. If the arguments are not valid, or the tool is unknown, ``arguments``
+    holds what the model wrote, and a ToolFailed follows.
     """
 
     tool_id: str
@@ -202,8 +202,8 @@ class ToolFinished(Finished):
 class ToolFailed(Failed):
     """A tool call failed. The model receives the error, and the run continues.
 
-    If asking for an approval fails, the run ends instead. ``stage`` is "arguments" (not valid), "unknown" (no
-    such tool), "limit" (the tool was used too often), "denied" (by a person) or "run" (any other error).
+    But if the question for an approval fails, the run ends. ``stage`` is "arguments" (not valid), "unknown" (no such
+    tool), "limit" (the tool was used too often), "denied" (a person refused) or "run" (any other error).
     """
 
     tool_id: str
@@ -273,8 +273,7 @@ class LLMFinished(Finished):
         refusal: the part of ``text`` with which the model refuses to answer; empty if it does not refuse.
         finish_reason: why the answer ended, in OpenAI's words if one fits; None if the provider sent no reason.
         cost: in US dollars; None if the price or the tokens are unknown.
-        message: the answer as the next request must contain it. For some reasoning models, it includes their thoughts
-            and signatures.
+        message: the answer as the next request must contain it; for some models, with thoughts and signatures.
         response_id, response_model: the answer's id and the model's name, as the provider sent them.
     """
 
@@ -294,8 +293,8 @@ class LLMFinished(Finished):
 class LLMFailed(Failed):
     """An LLM call ended with an error. ``text`` is the text that had arrived.
 
-    If a part of the answer had arrived, the provider bills that part. ``usage`` is then an estimate, unless the
-    provider reported it. If nothing had arrived, the numbers in ``usage`` are None.
+    If a part of the answer had arrived, the provider bills that part. ``usage`` and ``cost`` are then estimates, unless
+    the provider reported them. If nothing had arrived, ``cost`` and the token counts in ``usage`` are None.
     """
 
     text: str = ""
@@ -308,7 +307,7 @@ class LLMCancelled(Cancelled):
     """An LLM call was stopped. ``text`` is the text that had arrived.
 
     The provider bills what it has generated. ``usage`` and ``cost`` are estimates, unless the provider reported them.
-    If no request was open when the call was stopped, both are unknown.
+    If no request was open when the call was stopped, ``cost`` and the token counts in ``usage`` are None.
     """
 
     text: str = ""
@@ -320,12 +319,12 @@ class LLMCancelled(Cancelled):
 class Retracted(Happened):
     """Chunks that were shown are void, because a new attempt or another stream follows.
 
-    This event is emitted if a guardrail, the output type or a person rejects an answer, and when a run is resumed or
-    begins again. ``retry_stream`` and ``fallback_to`` emit it too.
+    This event is emitted if a guardrail, the output type or a person rejects an answer, if a run begins again, and if a
+    resumed run had been interrupted during an answer. ``retry_stream`` and ``fallback_to`` emit this event too.
 
-    The void chunks are those within ``origin`` whose ``attempt`` is one of ``attempts``; see :meth:`covers`. If
-    ``span_ids`` is not empty, only chunks of these spans are void, because another run of the same crew may emit chunks
-    at the same time. ``error`` ended the attempts. ``llm_call_ids`` are the ids of the calls with void chunks. ::
+    A chunk is void if it is within ``origin`` and its ``attempt`` is one of ``attempts``. If ``span_ids`` is not empty,
+    only chunks of these spans are void, because another run of the same crew may emit chunks at the same time.
+    ``error`` ended the attempts. ``llm_call_ids`` are the ids of the calls with void chunks, if they are known. ::
 
         shown = [chunk for chunk in shown if not retracted.covers(chunk)]
     """
@@ -390,14 +389,15 @@ class InputRequested(Happened):
     """The run asks a person a question, and waits.
 
     Attributes:
-        request_id: the id that the answer has to name.
+        request_id: the id of the question. An answer names this id.
         kind: "input" (a text), "feedback" (on a method's or a task's result) or "approval" (of a tool call).
         message: the question.
         options: answers to offer. Any other answer that fits ``response_schema`` is accepted too.
         tool_id: the id of the tool call that waits for approval; empty for other kinds.
         arguments: the arguments of the tool call, or data that belong to the question, such as a method's result.
         response_schema: the JSON Schema of an answer.
-        expires_at: the end of the wait, in seconds since the epoch; None if there is no time limit.
+        expires_at: the end of the wait, in seconds since the epoch; with virtual time, in seconds of the virtual clock;
+            None if there is no time limit.
     """
 
     request_id: str

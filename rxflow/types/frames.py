@@ -25,10 +25,11 @@ class Channel(StrEnum):
 
 
 class StreamFrame(BaseModel):
-    """One event of a run as JSON. ``type`` is the kind of the event. ``data`` holds its fields.
+    """One event of a run as JSON. ``type`` is the kind of the event. ``data`` holds the event's fields and labels.
 
+    ``parent_id`` is the ``id`` of the frame that opened the event's span. If the event itself opens a span,
     ``parent_id`` is the ``id`` of the frame that opened the surrounding span. ``previous_id`` is the ``id`` of the
-    frame before this one. ``namespace`` holds the names of the surrounding flows, methods, crews and tasks, outermost
+    previous frame. ``namespace`` holds the names of the surrounding flows, methods, crews and tasks, outermost
     first. ``seq`` is the number of the event in its run, from 0.
     """
 
@@ -48,7 +49,7 @@ class StreamFrame(BaseModel):
     @field_validator("data", mode="before")
     @classmethod
     def _make_plain(cls, data: Any) -> Any:
-        """Convert ``data`` to plain JSON, so that a frame is the same at its sender and at its receiver.
+        """Convert ``data`` to plain JSON, so that the sender and the receiver have equal frames.
 
         An error becomes its class name and message. Any other object that JSON cannot represent becomes text.
         """

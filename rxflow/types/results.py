@@ -26,10 +26,10 @@ class UsageMetrics(BaseModel):
 
     A number of tokens is None if the provider did not report it. 0 means that the provider reported 0.
     ``prompt_tokens`` includes the tokens that were read from the provider's cache (``cached_prompt_tokens``) and the
-    tokens that were written to that cache (``cache_creation_tokens``). At most providers, ``completion_tokens``
+    tokens that were written to that cache (``cache_creation_tokens``). With most providers, ``completion_tokens``
     includes ``reasoning_tokens``.
 
-    If a call is stopped or fails during its answer, the provider bills the call, but does not report its usage. rxflow
+    If a call is stopped or fails during its answer, the provider bills the call, but usually reports no usage. rxflow
     then estimates one token for four bytes, and sets ``is_estimated``. A sum with an estimate is an estimate too.
     """
 
@@ -44,7 +44,7 @@ class UsageMetrics(BaseModel):
 
     @property
     def is_reported(self) -> bool:
-        """Whether at least one number of tokens is known. It may be reported by the provider, or estimated."""
+        """Whether the number of prompt, completion or total tokens is known. The number may be an estimate."""
         return self.prompt_tokens is not None or self.completion_tokens is not None or self.total_tokens is not None
 
     def __add__(self, other: UsageMetrics) -> UsageMetrics:
@@ -94,7 +94,7 @@ class OutputFormat(StrEnum):
 
 
 class _Result(BaseModel):  # noqa: PLW1641 - it can be changed, so it has no hash
-    """The text of an answer and, if a structure was requested, the object or dict that was read from the text.
+    """The text of an answer. If a structure was requested, also the object or dict that was read from the text.
 
     A result can be written as JSON and read again. In the JSON, ``pydantic_model`` names the class of ``pydantic``, as
     "module:Class". The module of that class must be imported before the JSON is read. If a class cannot be found by its
@@ -122,7 +122,7 @@ class _Result(BaseModel):  # noqa: PLW1641 - it can be changed, so it has no has
             return cast(Any, given)
         model = _find_model(cast(dict[str, Any], given).get("pydantic_model"), info.context)
         if isinstance(values, Mapping):
-            computed = model.model_computed_fields  # written to JSON, but not accepted when it is read
+            computed = model.model_computed_fields  # the JSON has computed fields, but a model may refuse them
             values = {name: value for name, value in cast(Mapping[str, Any], values).items() if name not in computed}
         return {**cast(dict[str, Any], given), "pydantic": _read_as(model, values)}
 
@@ -158,7 +158,7 @@ class _Result(BaseModel):  # noqa: PLW1641 - it can be changed, so it has no has
 
 
 class _Shown:
-    """Has the ``repr`` of ``value``. If ``repr(value)`` raises, its ``repr`` is a text with the class and the error."""
+    """An object with the ``repr`` of ``value``. If ``repr(value)`` raises, the ``repr`` describes the error."""
 
     def __init__(self, value: object) -> None:
         self._value = value
@@ -206,7 +206,7 @@ class AgentOutput(TaskOutput):
 
     @property
     def usage_metrics(self) -> dict[str, int]:
-        """``token_usage`` as a dictionary, with 0 for unreported numbers."""
+        """``token_usage`` as a dictionary, with 0 instead of None."""
         return {name: count or 0 for name, count in self.token_usage}
 
     def __str__(self) -> str:
@@ -250,7 +250,10 @@ def _name_of(model: type[BaseModel]) -> str:
 
 
 def _find_model(name: str | None, context: Any) -> type[BaseModel]:
-    """Find the class ``name`` in ``context``, or else in a module that is already imported. Nothing is imported."""
+    """Return the class ``name`` from ``context``, or else from a module that is already imported.
+
+    Raises ValueError if there is no such class.
+    """
     if name is None:
         raise ValueError("the value of pydantic is not a pydantic object, and pydantic_model does not name its class")
     module, _, path = name.partition(":")
@@ -271,7 +274,7 @@ def _find_model(name: str | None, context: Any) -> type[BaseModel]:
 
 def _read_as(model: type[BaseModel], values: Any) -> BaseModel:
     try:
-        # Validate JSON, because the values may come from JSON. A strict model accepts a date as text only in JSON.
+        # Validate as JSON, because the values may come from JSON. A strict model accepts a date as text only in JSON.
         text = to_json(values)
     except ValueError:
         return model.model_validate(values, by_name=True, by_alias=True)

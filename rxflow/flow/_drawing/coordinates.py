@@ -1,7 +1,7 @@
 """Coordinates of a drawing: a box for each node, and for each link a route that crosses no box.
 
 Nodes are in ranks, from top to bottom. A slot is the space on a rank for a node, or for a link that passes the rank. A
-tie connects two slots of adjacent ranks, because the same link uses them.
+tie is a pair of slots on adjacent ranks: a link leads from one slot to the other.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _stack_ranks(layers: Layers, xs: Sequence[float]) -> list[tuple[float, float
 def _turning_room(layers: Layers, end: int) -> float:
     """Return the extra height above the first rank (``end`` 1) or below the last rank (``end`` 0).
 
-    A link that leads back may turn there, and then needs this height. Otherwise the height is 0.
+    Links that lead back upwards need this height to turn. If no link turns there, the height is 0.
     """
     rank = 0 if end else layers.depth - 1
     turning = [layers.slots[layers.passes[index][-end]].rank for index in layers.back]
@@ -123,8 +123,8 @@ def _turning_room(layers: Layers, end: int) -> float:
 def place_columns(layers: Layers, order: Sequence[Sequence[int]]) -> list[float]:
     """Return the x of each slot's middle.
 
-    Each sweep moves tied slots closer together: it reduces a weighted sum of their squared distances. So the positions
-    converge.
+    Each sweep moves tied slots closer together. The sweeps end when the slots hardly move, or after ``_MAX_SWEEPS``
+    sweeps. Then unbranched paths are made straight.
     """
     xs = [0.0] * len(layers.slots)
     for rank in order:
@@ -154,7 +154,7 @@ def _collect_pulls(layers: Layers, order: Sequence[Sequence[int]]) -> list[list[
     pulls: list[list[tuple[int, float, float]]] = [[] for _ in layers.slots]
     for upper, lower in layers.ties:
         nodes = layers.slots[upper].is_node + layers.slots[lower].is_node
-        pull = (8.0, 1.0, 2.0)[nodes]  # strongest without a node, so that a long link bends only near its ends
+        pull = (8.0, 1.0, 2.0)[nodes]  # 8.0 if neither slot is a node, so that a long link bends only near its ends
         pulls[upper].append((lower, pull, 0.0))
         pulls[lower].append((upper, pull, 0.0))
     positions = {slot: position for rank in order for position, slot in enumerate(rank)}
@@ -224,7 +224,7 @@ def _straighten(layers: Layers, order: Sequence[Sequence[int]], xs: list[float])
 
 
 def _find_unbranched_paths(layers: Layers) -> list[list[int]]:
-    """Return the paths along ties on which no tie branches off or joins. The longest path comes first."""
+    """Return the paths of ties that have no branches and no joins. The longest path comes first."""
     leaving = Counter(upper for upper, _ in layers.ties)
     arriving = Counter(lower for _, lower in layers.ties)
     onward = {upper: lower for upper, lower in layers.ties if leaving[upper] == 1 == arriving[lower]}
@@ -295,7 +295,8 @@ def _curve(start: Point, end: Point, turn: int) -> Step:
 def _spread_ports(stage: Stage) -> tuple[list[float], list[float]]:
     """Return, for each link, the x at which the link leaves its source, and the x at which it enters its target.
 
-    The links of a node are side by side, in the order of the slots to which they go next.
+    The links that leave a node are side by side, ordered by the x of their next slots. The links that enter a node are
+    ordered by the x of their previous slots.
     """
     layers, xs = stage.layers, stage.xs
     leaving: dict[int, list[tuple[float, int]]] = defaultdict(list)

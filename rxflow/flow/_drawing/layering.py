@@ -1,7 +1,7 @@
 """Gives each node of a drawing a rank, makes room for links that pass a rank, and orders the slots of each rank.
 
 A rank is one row of the drawing; the top row is rank 0. A slot is the space on a rank for a node, or for a link that
-passes the rank. A tie connects two slots of adjacent ranks that the same link uses.
+passes the rank. A tie is a pair of slots on adjacent ranks: a link leads from one slot to the other.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Link:
 
     @property
     def span(self) -> int:
-        """The least allowed distance between the ranks of ``source`` and ``target``.
+        """The least number of ranks from ``source`` down to ``target``, unless the link closes a cycle.
 
-        It is 2 for a link with a label, because the label takes space on a rank in between. Otherwise it is 1.
+        The number is 2 for a link with a label, because the label takes space on a rank in between. Otherwise it is 1.
         """
         return 1 if self.label is None else 2
 
@@ -36,8 +36,8 @@ class Link:
 def find_back_links(count: int, links: Sequence[Link]) -> set[int]:
     """Return the indices of the links that close a cycle.
 
-    A depth-first walk finds them. It starts at the nodes without incoming links, and then at each node that it has not
-    reached.
+    A depth-first walk finds these links. It begins at the nodes without incoming links, and begins again at each node
+    that was not reached.
     """
     leaving = _group_by_source(count, links)
     roots = sorted(range(count), key=lambda node: any(link.target == node for link in links))
@@ -119,8 +119,8 @@ class Layers:
     the upper slot, then the lower one.
 
     A link that closes a cycle leads upwards. It leaves its source downwards like any other link, turns up beside the
-    source, and turns down again above its target. So it also passes the ranks of these two nodes. For such a link,
-    ``beside`` has two pairs: its first slot with the source, and its last slot with the target.
+    source, and turns down again above its target. So it also passes the ranks of these two nodes. For this link,
+    ``beside`` has two pairs: the first passed slot with the source, and the last passed slot with the target.
     """
 
     slots: list[Slot]
@@ -177,9 +177,9 @@ _MAX_SWEEPS = 16
 def order_slots(layers: Layers) -> list[list[int]]:
     """Return the slots of each rank, ordered from left to right so that few ties cross.
 
-    A sweep goes through all ranks, and sorts the slots of each rank. A slot moves to the mean position of its
-    neighbours: the slots that are tied to it, on the rank that was sorted just before (the barycentre method). Sweeps
-    go down and up in turn.
+    A sweep goes through all ranks, and sorts the slots of each rank by the mean position of their neighbours (the
+    barycentre method). The neighbours of a slot are tied to it, and are on the rank that was sorted just before. The
+    first sweep goes down, the second goes up, and so on. The best of all orders is returned.
     """
     above: dict[int, list[int]] = defaultdict(list)
     below: dict[int, list[int]] = defaultdict(list)
@@ -245,8 +245,8 @@ def _sweep(
 def _count_disorder(layers: Layers, order: list[list[int]], below: dict[int, list[int]]) -> int:
     """Return a measure of the disorder in ``order``; 0 is the best.
 
-    The measure is twice the number of crossings of ties, plus the number of slots between the two slots of each pair in
-    ``layers.beside``.
+    The measure is twice the number of crossings of ties. For each pair in ``layers.beside``, the number of slots
+    between the two slots is added.
     """
     positions = {slot: index for rank in order for index, slot in enumerate(rank)}
     crossings = 0

@@ -247,7 +247,6 @@ def _draw_edge(edge: Edge, route: Route) -> str:
 
 
 def _draw_label(edge: Edge, text: str, box: Box) -> str:
-    """Draw the label of an edge."""
     x, y = box.middle
     shape = _draw_rectangle(box, box.height / 2)
     tip = _escape(edge.label or "")
@@ -310,8 +309,8 @@ _STYLES = {
     "or": f"fill:{LIGHT['back']},stroke:{LIGHT['join']},color:{LIGHT['text']}",
     "loose": f"fill:{LIGHT['back']},stroke:{LIGHT['label']},color:{LIGHT['label']},stroke-dasharray:2 3",
 }
-# Matches every character that must be escaped. Otherwise Mermaid would interpret Markdown in the text, such as "1." and
-# "_a_". An underscore inside a word is harmless.
+# Matches the characters to escape. If they were not escaped, Mermaid would interpret Markdown in the text, such as "1."
+# and "_a_". An underscore inside a word is harmless.
 _UNSAFE = re.compile(r"[^\w ]|(?<![^\W_])_|_(?![^\W_])")
 
 

@@ -22,9 +22,10 @@ _CAPITAL_LIKE = frozenset("#$+<=>?~^_")
 
 
 def clean_text(text: str) -> str:
-    """Return ``text`` on one line, with U+FFFD instead of characters that are not printable.
+    """Return ``text`` on one line. White space becomes spaces. Other unprintable characters become U+FFFD.
 
-    Some of these characters are not allowed in a page, and some change the direction of text.
+    Some unprintable characters are not allowed in a page, and some change the direction of text. Zero-width joiners and
+    non-joiners stay.
     """
     return "".join(_clean_char(char) for char in text)
 

@@ -117,11 +117,13 @@ class _Sketcher:
         return self._joins[condition]
 
     def _find_edges(self, trigger: str, target: int) -> Iterator[Edge]:
-        """Yield the edges that lead to the node ``target`` from ``trigger``, the name of a method or a label.
+        """Yield the edges that lead to the node ``target`` from ``trigger``, which is a method's name or a label.
 
-        The edges come from the method of that name, and from the routers that are known to emit the label. If there is
-        no such method and no such router, one edge is yielded. It comes from the router with unknown labels, if there
-        is exactly one. Otherwise it comes from a node for the label.
+        The edges come from the method with this name, and from the routers that are known to emit this label. If there
+        is no method with this name, and no router is known to emit this label, one edge is yielded:
+
+        - If the labels of exactly one router are unknown, the edge comes from this router.
+        - Otherwise the edge comes from a node for the label.
         """
         self._heard.add(trigger)
         routers = [m for m in self._graph.methods.values() if m.is_router]
@@ -197,8 +199,8 @@ def _describe_method(method: Method) -> Node:
 def _flatten(condition: AnyOf | AllOf) -> list[Condition]:
     """Return the items of ``condition``, each once.
 
-    An OR inside an OR, or an AND inside an AND, is replaced by its items. A condition of one item is replaced by this
-    item.
+    An OR inside an OR, or an AND inside an AND, is replaced by its items. Inside ``condition``, a condition with only
+    one item is replaced by this item.
     """
     items: list[Condition] = []
     for item in condition.items:

@@ -40,7 +40,7 @@ _OPTIONS = {
     "AZURE_API_BASE": "base_url",
     "GOOGLE_APPLICATION_CREDENTIALS": "vertex_credentials",
 }
-"""By environment variable: the option of ``LLM`` that replaces it. For all others, the option is ``api_key``."""
+"""By environment variable: the option of ``LLM`` that replaces it. For other variables, the option is ``api_key``."""
 
 _CLOUDS = ("bedrock", "sagemaker", "vertex_ai")  # beginnings of providers' names
 _NO_CREDENTIALS = ("DefaultCredentialsError", "NoCredentialsError")  # exception classes of google-auth and botocore
@@ -53,8 +53,8 @@ NAMES = (
 
 def explain(error: BaseException, model: str) -> BaseException:
     """Add a line of advice to ``error``, if the user can do something about it. Return ``error``."""
-    # An error of a provider exists only if LiteLLM is imported. Do not wait for the import here: that would block the
-    # run's loop for seconds.
+    # A provider's error is an instance of a LiteLLM class. If LiteLLM is not imported, ``error`` does not come from a
+    # provider. Do not wait for the import here: that would block the run's loop for seconds.
     litellm = find_imported()
     advice = None if litellm is None else advice_for(error, litellm, model)
     return error if advice is None else add_advice(error, advice)
@@ -99,7 +99,7 @@ def advice_for(error: BaseException, litellm: Any, model: str) -> str | None:
 def add_advice(error: BaseException, advice: str) -> BaseException:
     """Add ``advice`` to the message of ``error``, because most programs print only the message. Return ``error``.
 
-    If ``error`` has no attribute ``message``, add a note instead.
+    If ``error`` has no attribute ``message``, or ``message`` is not a string, add a note instead.
     """
     message = getattr(error, "message", None)
     if isinstance(message, str):
@@ -148,10 +148,10 @@ def _address(causes: list[BaseException]) -> str:
 
 
 def find_missing_variables(litellm: Any, model: str, error: BaseException) -> list[str]:
-    """Return the environment variables that a call of ``model`` needs and that are not set.
+    """Return the names of the environment variables that a call of ``model`` needs, and that are not set.
 
-    Clouds, such as AWS, also have other sources of credentials. So for a cloud, return an empty list unless ``error``
-    shows that no credentials were found.
+    "A or B" in the list means that one of two variables is enough. Clouds, such as AWS, also have other sources of
+    credentials. So for a cloud, return an empty list unless ``error`` shows that no credentials were found.
     """
     provider = _provider_of(litellm, model)
     if provider.startswith(_CLOUDS) and not lacks_credentials(error):

@@ -89,7 +89,10 @@ class LostConnection(Exception):
 
 
 class MissingKey(Exception):
-    """An API key is missing, so nothing was sent. ``variables`` are the environment variables that are not set."""
+    """The API key, or another setting that the provider needs, is missing. Nothing was sent.
+
+    ``variables`` are the environment variables that are not set.
+    """
 
     def __init__(self, *variables: str) -> None:
         are = "is" if len(variables) == 1 else "are"
@@ -100,7 +103,8 @@ class MissingKey(Exception):
 def find_url(given: Mapping[str, str | None]) -> str | None:
     """Return the first address in ``given`` that is not empty; None if all are empty.
 
-    ``given`` maps the names of settings to addresses. Raises :class:`UnpreparedRequest` if the address is not a URL.
+    ``given`` maps the names of settings to addresses. Raises :class:`UnpreparedRequest` if the found address is not an
+    HTTP URL.
     """
     for name, url in given.items():
         if url:
@@ -149,10 +153,10 @@ def raise_as_litellm(
 ) -> NoReturn:
     """Raise LiteLLM's exception for ``error``. The API ``keys`` are masked in the exception and in ``error``.
 
-    See :func:`as_litellm` for the other arguments.
+    See :func:`as_litellm` for ``has_begun``.
     """
     # Mask the keys before the new error is made. The new error may quote only the beginning of a text. If that
-    # beginning ended within a key, the first half of the key would not be found.
+    # beginning ended within a key, the rest of the key would be missing, so the key would not be found.
     redact_error(error, keys)
     mapped = as_litellm(litellm, error, model=model, provider=provider, has_begun=has_begun)
     redact_error(mapped, keys)
@@ -162,7 +166,7 @@ def raise_as_litellm(
 
 
 def as_litellm(litellm: Any, error: Exception, *, model: str, provider: str, has_begun: bool) -> Exception:
-    """Return LiteLLM's exception for ``error``. If ``error`` itself has the right class of LiteLLM, return ``error``.
+    """Return an exception of LiteLLM for ``error``. It may be ``error`` itself.
 
     Args:
         has_begun: True if the headers of an answer had arrived. A lost connection then means that the answer is
@@ -194,7 +198,7 @@ def as_litellm(litellm: Any, error: Exception, *, model: str, provider: str, has
                 if found is not None:
                     return found
     if has_begun and isinstance(error, litellm.APIConnectionError):
-        # LiteLLM uses the class APIConnectionError for all unknown errors. During an answer, this class means that the
+        # LiteLLM raises APIConnectionError for all unknown errors. If the answer has begun, the error means that the
         # stream ended without a finish reason.
         return _cut_short(
             litellm, f"the stream ended before the answer was complete: {cast(Any, error).message}", about
@@ -210,7 +214,7 @@ def as_litellm(litellm: Any, error: Exception, *, model: str, provider: str, has
 def _of_a_refusal(litellm: Any, error: Exception, about: dict[str, str]) -> Exception | None:
     """Return LiteLLM's exception for an ``openai.APIStatusError``; None for any other error.
 
-    For text completions, LiteLLM passes this error of OpenAI's package on unchanged.
+    LiteLLM does not convert this error of OpenAI's package if the call is a text completion.
     """
     import openai
 
@@ -227,9 +231,9 @@ def _cut_short(litellm: Any, message: str, about: dict[str, str]) -> Exception:
 
 
 def _of_another_library(litellm: Any, cause: BaseException, about: dict[str, str], has_begun: bool) -> Exception | None:
-    """Return LiteLLM's exception for ``cause``, an exception of an HTTP client or of OpenAI's package.
+    """Return LiteLLM's exception if ``cause`` is a time-out, a failed connection or an error event.
 
-    Return None for any other exception.
+    ``cause`` is an exception of an HTTP client or of OpenAI's package. Return None for any other exception.
     """
     import aiohttp
     import httpx
@@ -242,7 +246,7 @@ def _of_another_library(litellm: Any, cause: BaseException, about: dict[str, str
     if isinstance(cause, httpx.RequestError | aiohttp.ClientError | ConnectionError):
         if has_begun:
             return _cut_short(litellm, f"the connection broke before the answer was complete: {cause}", about)
-        # LiteLLM uses this class for an unreachable server.
+        # LiteLLM also raises InternalServerError for an unreachable server.
         return cast(Exception, litellm.InternalServerError(message=f"the connection failed: {cause}", **about))
     return None
 
@@ -254,8 +258,8 @@ def _is_litellms(litellm: Any, error: Exception) -> bool:
 def _correct(litellm: Any, error: Any, about: dict[str, str]) -> Exception:
     """Return a new exception if the class of ``error`` does not fit the HTTP status.
 
-    Return ``error`` if its class fits, or if the status is not known. LiteLLM looks at the provider's text before the
-    status, so it often reports a wrong key as a bad request.
+    Return ``error`` if its class fits, if the status is not known, or if LiteLLM has no class for the status.
+    LiteLLM looks at the provider's text before the status, so it often reports a wrong key as a bad request.
     """
     status = _status_of_response(error)
     if status is None:
@@ -272,7 +276,7 @@ def _correct(litellm: Any, error: Any, about: dict[str, str]) -> Exception:
 def _status_of_response(error: BaseException) -> int | None:
     """Return the HTTP status that the provider sent; None if it is not known.
 
-    LiteLLM's own exceptions contain invented responses, so these are not used.
+    The responses in LiteLLM's own exceptions are invented, so only exceptions of httpx and OpenAI's package are used.
     """
     import httpx
     import openai
@@ -328,7 +332,7 @@ def _of_facts(litellm: Any, facts: _Facts, about: dict[str, str]) -> Exception:
 
 
 def _facts_in(body: object, status: int | None) -> _Facts:
-    """Return the facts in ``body``, the JSON of an error. The formats of all known providers are read.
+    """Return the facts in ``body``, the JSON or text of an error. The formats of all known providers are read.
 
     ``status`` is the HTTP status. If it is None, the status is read from ``body``.
     """
@@ -363,12 +367,12 @@ def _read_status(value: object) -> int | None:
 def delay_before_retry(error: BaseException, attempt: int) -> float | None:
     """Return the seconds to wait before retry number ``attempt`` (from 1).
 
-    Return None if the same request cannot succeed later.
+    Return None if the error should not be retried.
 
-    If the response has a ``Retry-After`` of up to a minute, this is the delay. A longer ``Retry-After`` is ignored.
-    In all other cases, the first delay is 0.5 s, and the delay doubles with each attempt up to 8 s. A random time, the
-    jitter, is added. It is at most 0.75 times the first delay. LiteLLM's environment variables INITIAL_RETRY_DELAY,
-    MAX_RETRY_DELAY and JITTER replace the numbers 0.5, 8 and 0.75.
+    If the response has a ``Retry-After`` header of at most a minute, the header gives the delay. Otherwise the first
+    delay is 0.5 s, and each further delay is twice as long, up to 8 s. A computed delay also has a random jitter of at
+    most 0.75 times the first delay. LiteLLM's environment variables INITIAL_RETRY_DELAY, MAX_RETRY_DELAY and JITTER
+    replace the numbers 0.5, 8 and 0.75.
     """
     status = getattr(error, "status_code", None)
     if not isinstance(status, int) or not (status in _RETRYABLE_STATUSES or status >= 500):

@@ -1,14 +1,14 @@
 """Prepares LiteLLM: imports it in a background thread, sets its settings, and replaces its cache of HTTP clients.
 
 The import takes seconds of CPU time and 190 MB of memory. LiteLLM's first call takes hundreds of milliseconds. So
-``import rxflow`` does not import LiteLLM. The import starts with the first ``LLM`` that needs LiteLLM, or with the
-first error of a provider.
+``import rxflow`` does not import LiteLLM. The import starts with the first ``LLM`` or call that needs LiteLLM. A direct
+call that fails also needs LiteLLM, because the error must have a class of LiteLLM.
 
 LiteLLM searches the text of an error for API keys, on the event loop of the call. The search takes 4 s per megabyte,
 and does not release the GIL. A gateway's error page of a megabyte would stall every stream of the process, even if
 another thread did the search. So the text must be cut before LiteLLM gets it. LiteLLM keeps its clients of httpx in a
-cache, which programs may replace. rxflow replaces the cache, and adds a hook to each client. The hook cuts the text of
-an error response.
+cache, which programs may replace. rxflow replaces the cache, and adds a hook to each httpx client on rxflow's I/O loop.
+The hook cuts the text of an error response.
 
 All this was measured with litellm 1.109.0 and 1.110.2.
 """
@@ -39,7 +39,8 @@ _SETTINGS = {
     # otherwise LiteLLM fetches a price list, and blocks for 5 s if the network does not answer
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "LITELLM_MODE": "PRODUCTION",  # otherwise LiteLLM reads a .env file from the working directory
-    "AIOHTTP_CONNECTOR_LIMIT": "10000",  # otherwise at most 500 streams are possible
+    # otherwise LiteLLM allows at most 1,000 streams, and at most 500 to one host
+    "AIOHTTP_CONNECTOR_LIMIT": "10000",
     "AIOHTTP_CONNECTOR_LIMIT_PER_HOST": "10000",
 }
 _WARNINGS = (
@@ -73,7 +74,7 @@ def find_imported() -> Any:
 
 
 def _wait_before_a_fork() -> None:
-    """Wait for the import before this process forks.
+    """Before this process forks, wait for the end of a running import, but at most 60 s.
 
     Otherwise the child would have half a module, and would wait for a thread that exists only in the parent.
     """
@@ -89,7 +90,7 @@ async def get_litellm() -> Any:
     """Return the litellm module, ready for calls. Raises ImportError if it cannot be imported."""
     future = begin_import()
     if not future.done():
-        # Not asyncio.wrap_future, because cancelling this call would then cancel the import for all others.
+        # Do not use asyncio.wrap_future: cancelling this call would then cancel the import for all other calls.
         loop = asyncio.get_running_loop()
         arrived = asyncio.Event()
         future.add_done_callback(lambda _: call_soon(loop, arrived.set))
@@ -98,11 +99,11 @@ async def get_litellm() -> Any:
 
 
 class _KeepFilters(MetaPathFinder):
-    """Hides LiteLLM's warnings during its import. It sets the filters again before each module is loaded.
+    """Hides LiteLLM's warnings during its import, by setting the warning filters again before each module is loaded.
 
-    LiteLLM sets the filters only once. They are removed if the program leaves a ``warnings.catch_warnings()`` block
-    during the import, as pytest does after each test and FastAPI does for each route. The program would then see a
-    hundred warnings. If the program turns warnings into errors, the import would fail.
+    LiteLLM itself sets the filters only once. They are removed if the program leaves a ``warnings.catch_warnings()``
+    block during the import, as pytest does after each test and FastAPI does for each route. The program would then see
+    a hundred warnings. If the program turns warnings into errors, the import would fail.
     """
 
     def find_spec(self, *_: object) -> None:
@@ -138,10 +139,10 @@ def _import(future: Future[Any]) -> None:
 
 
 def tend_clients(litellm: Any) -> None:
-    """Replace LiteLLM's cache of HTTP clients. For clients on the I/O loop, the new cache does two more things:
+    """Replace LiteLLM's cache of HTTP clients. The new cache does two things for clients on the I/O loop:
 
-    - It makes a client read only the beginning of an error page.
-    - It keeps a client in memory until the client is closed.
+    - It makes LiteLLM's httpx clients read only the beginning of an error page.
+    - It keeps each client in memory until the client is closed.
 
     LiteLLM removes a client from its cache after an hour, or when the cache has 200 clients. It closes the client 15
     minutes later, unless the client is garbage-collected earlier. The garbage collector closes sockets without the
@@ -198,7 +199,7 @@ async def _cut_error(response: httpx.Response) -> None:
         response.headers.pop(name, None)
 
     class Beginning(httpx.AsyncByteStream):
-        """The beginning of a body. It is decoded here, because a few bytes may expand to megabytes."""
+        """The decoded beginning of a body. A few compressed bytes may expand to megabytes, so decode before cutting."""
 
         def __aiter__(self) -> AsyncIterator[bytes]:
             return _read_beginning(whole)
@@ -228,9 +229,9 @@ def forget_closed_clients(litellm: Any, error: BaseException) -> bool:
     the clients of all loops, but LiteLLM would continue to use them for an hour.
     """
     if not any(isinstance(cause, RuntimeError) for cause in iterate_causes(error)):
-        return False  # the error does not come from a closed client: httpx and aiohttp raise RuntimeError for that
+        return False  # httpx and aiohttp raise RuntimeError for a closed client, so this error has another reason
     cache = litellm.in_memory_llm_clients_cache
-    # Copy the items, because other threads of the program may change LiteLLM's cache during the loop.
+    # Copy the items, because other threads of the program may change LiteLLM's cache during the iteration.
     closed = [key for key, client in list(cache.cache_dict.items()) if _is_closed(client)]
     for key in closed:
         cache.delete_cache(key)

@@ -183,10 +183,10 @@ class LiteLLMSource:
         raise AssertionError  # unreachable: the last attempt returns or raises
 
     def _raise_unsent(self, call: _Call, error: Exception) -> None:
-        """Raise MissingKey or UnpreparedRequest if ``error`` means that nothing was sent. Otherwise return.
+        """Raise MissingKey or UnpreparedRequest if nothing was sent and ``error`` hides the reason.
 
-        Also return if ``error`` already shows the real reason. LiteLLM reports most errors that occur before
-        sending as failures of the provider.
+        Return without an error in all other cases. LiteLLM reports most errors that occur before sending as failures of
+        the provider.
         """
         if isinstance(error, MissingKey | UnpreparedRequest):
             return
@@ -269,8 +269,6 @@ class LiteLLMSource:
 
 
 class _Call:
-    """The data of one running call."""
-
     def __init__(self, litellm: Any, request: Request) -> None:
         self.litellm = litellm
         self.request = request
@@ -367,7 +365,7 @@ def _select_hints(call: _Call) -> dict[str, Any]:
 
 
 def _has_key(parameters: Mapping[str, Any]) -> bool:
-    """Return whether a parameter has the name of an API key or token, such as ``azure_ad_token``."""
+    """Return whether a parameter has the name of a key, token or other credentials, such as ``azure_ad_token``."""
     return any(name.endswith(("_key", "_token", "_token_provider", "_credentials")) for name in parameters)
 
 

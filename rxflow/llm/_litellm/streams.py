@@ -51,7 +51,7 @@ _WIRES: dict[str, Callable[[], Wire]] = {
     "litellm.completion_extras.litellm_responses_transformation.transformation"
     ".OpenAiResponsesToChatCompletionStreamIterator": OpenAIResponsesWire,
 }
-"""The wire for each class of LiteLLM's parsers. LiteLLM chooses its parser by the format of the answer."""
+"""By the class of LiteLLM's parser: the wire of the answer. LiteLLM chooses its parser by the format of the answer."""
 
 
 def find_response(stream: object) -> Any:
@@ -172,10 +172,10 @@ async def _stay_open() -> None:
 
 
 async def _keep_reads(reads: AsyncIterator[bytes], blocks: deque[bytes], wire: Wire, *_: Any) -> AsyncIterator[bytes]:
-    """Yield ``reads`` to LiteLLM's wrapper, and append each read to ``blocks`` for the caller of :func:`tap`.
+    """Yield ``reads`` to LiteLLM's wrapper, and append each read to ``blocks``.
 
-    The caller removes each read from ``blocks``, and parses it with ``wire``. So when ``blocks`` is empty, ``wire`` has
-    parsed all earlier reads.
+    :func:`tap` takes each read from ``blocks``, and the caller of :func:`tap` parses the read with ``wire``. So when
+    ``blocks`` is empty, ``wire`` has parsed all earlier reads.
     """
     waiting_bytes = 0
     probe: Wire | None = None
@@ -208,7 +208,7 @@ def _holds_error(wire: Wire, block: bytes) -> bool:
 
 
 class WrapperReader:
-    """Reads an answer with LiteLLM's wrapper, because rxflow does not know the wire.
+    """Reads an answer with LiteLLM's wrapper, because rxflow cannot parse the answer itself.
 
     If the provider reports no usage, the wrapper reports an estimate. So the usage is taken from the wrapper's inner
     stream. If the answer is incomplete, the wrapper still reports "stop". So ``received_finish_reason`` is checked.
@@ -222,7 +222,7 @@ class WrapperReader:
     async def read(self, deliver: Deliver, *, silence_s: float, is_break: Callable[[BaseException], bool]) -> None:
         """Deliver the deltas of the answer, except the :class:`~rxflow.llm.source.Ending`.
 
-        Raises the errors of :func:`rxflow.llm._reading.read_answer` and of LiteLLM.
+        Raises TimeoutError and IncompleteAnswer, as :func:`rxflow.llm._reading.read_answer` does, and LiteLLM's errors.
         """
         wrapper: Any = None
         async with StallWatch(silence_s, lambda: self.chat.finish_reason, is_break) as watch:

@@ -25,8 +25,6 @@ _FINISH_REASONS = {
 
 @dataclass(slots=True)
 class _Block:
-    """A content block that has started."""
-
     content: dict[str, Any]
     call_index: int | None = None
     pieces: list[str] = field(default_factory=list[str])
@@ -39,7 +37,7 @@ class _Block:
 class AnthropicMessagesWire(Wire):
     """Parses the events of a message.
 
-    ``message`` may get two fields. litellm sends them back to the provider if they have these names:
+    ``message`` may get two fields. litellm sends fields with these names back to the provider:
 
     - ``thinking_blocks``: all thinking blocks with their signatures, and all redacted thinking blocks, in order;
     - ``provider_specific_fields["compaction_blocks"]``: the blocks with the type "compaction".
@@ -77,7 +75,7 @@ class AnthropicMessagesWire(Wire):
             self._read_usage(get_object(event, "usage"))
         elif kind == "message_stop":
             for block in self._blocks.values():  # some compatible servers send no content_block_stop
-                if block.pieces or block.content.get("input"):  # otherwise, a call's arguments have not arrived
+                if block.pieces or block.content.get("input"):  # if a call has neither, it is incomplete
                     self._stop(block, batch)
             self.replace_halves(batch)
             self.is_complete = self.is_done = True

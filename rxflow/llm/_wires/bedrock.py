@@ -1,4 +1,4 @@
-"""The wires of Amazon Bedrock, which sends binary event streams of AWS. Two operations of Bedrock stream:
+"""The wires of Amazon Bedrock, which sends binary event streams of AWS. Two operations return a stream:
 
 - ``ConverseStream`` has one format for all models. :class:`BedrockConverseWire` parses this format. See
   https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html
@@ -34,7 +34,7 @@ class AwsEvents:
     """Splits network reads of any size into the JSON of whole events.
 
     An event of ``ConverseStream`` gets the form ``{"contentBlockDelta": {…}}``. An event in a model's own format
-    keeps its format.
+    keeps that format.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class AwsEvents:
 
         Raises:
             ErrorEvent: AWS sent an exception. ``body["code"]`` is its type, such as "throttlingException".
-            MalformedEvent: the bytes are not an event stream.
+            MalformedEvent: the bytes are not an event stream of AWS, or an event has an unknown shape.
         """
         self._buffer.add_data(block)
         self._pending_bytes += len(block)
@@ -87,7 +87,7 @@ def _read_message(headers: dict[str, Any], payload: bytes) -> bytes:
 
 @dataclass(slots=True)
 class _Block:
-    """A content block that has started."""
+    """What is kept of a content block until its end."""
 
     call_index: int | None = None
     has_arguments: bool = False
@@ -100,7 +100,8 @@ class _Block:
 class BedrockConverseWire(Wire):
     """Parses the events of Converse.
 
-    If the model shows its reasoning, ``message`` has the field ``thinking_blocks``. litellm sends this field back.
+    If the model shows its reasoning, ``message`` gets the field ``thinking_blocks``. litellm sends this field
+    back to the provider.
     """
 
     def __init__(self) -> None:
@@ -132,7 +133,10 @@ class BedrockConverseWire(Wire):
                 self.is_done = self.is_complete
 
     def _block(self, said: dict[str, Any]) -> _Block:
-        """Return the block that an event belongs to. Create it if needed: only blocks of tools have a start event."""
+        """Return the block that an event belongs to. Create the block at its first event.
+
+        Only blocks of tools have a start event, so the first event may be a delta.
+        """
         index = check(int, "contentBlockIndex", said["contentBlockIndex"])
         block = self._blocks.get(index)
         if block is None:
@@ -186,7 +190,7 @@ class BedrockConverseWire(Wire):
 
 
 def read_usage(reported: object) -> UsageMetrics | None:
-    """Return Converse's usage; None if it has none of input, output and total tokens.
+    """Return Converse's usage; None if the counts of input, output and total tokens are all missing.
 
     Converse's input tokens do not include the tokens that were read from a cache or written to it. The result's prompt
     tokens include them.

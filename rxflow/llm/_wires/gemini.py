@@ -43,7 +43,7 @@ _PATH_STEP = re.compile(r"""\.([^.\[\]]+)|\[(\d+)\]|\['([^']*)'\]|\["([^"]*)"\]"
 
 @dataclass(slots=True)
 class _PartialCall:
-    """A function call whose arguments arrive in pieces."""
+    """A function call. Its arguments may still be incomplete."""
 
     index: int
     arguments: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -53,7 +53,7 @@ class _PartialCall:
 class GeminiWire(Wire):
     """Parses the responses of a stream.
 
-    Some data must be sent back to the provider. litellm does that if the data have these names:
+    Some data must be sent back to the provider. litellm sends back data with these names:
 
     - ``ToolCallDelta.extra["provider_specific_fields"]["thought_signature"]``: the signature of a function call;
     - ``message["provider_specific_fields"]["thought_signatures"]``: the signatures of texts;
@@ -181,7 +181,7 @@ class GeminiWire(Wire):
 def _kind_of(part: Mapping[str, Any]) -> str | None:
     """Return the :class:`PartDelta` kind of a part that is neither text nor a function call.
 
-    If the part has nothing but a signature, return None.
+    Return None if the part has no content, but only a signature or the mark of a thought.
     """
     for name in ("inlineData", "fileData"):
         if name in part:
@@ -233,10 +233,10 @@ def _find_slot(arguments: dict[str, Any], path: str) -> tuple[Any, str | int]:
 
 
 def read_usage(reported: Mapping[str, Any]) -> UsageMetrics | None:
-    """Return Gemini's usage; None if all counts are missing.
+    """Return Gemini's usage; None if all counts of the prompt and of the completion are missing.
 
-    If only some counts are missing, they are 0: Google's JSON leaves out zeros. Prompt tokens include what server tools
-    added to the prompt. Completion tokens include thoughts.
+    If only some of these counts are missing, each missing count is 0, because Google's JSON leaves out zeros. Prompt
+    tokens include what server tools added to the prompt. Completion tokens include thoughts.
     """
     names = ("promptTokenCount", "toolUsePromptTokenCount", "candidatesTokenCount", "thoughtsTokenCount")
     counts = [count(reported, name) for name in names]

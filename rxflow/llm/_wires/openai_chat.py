@@ -83,7 +83,7 @@ class OpenAIChatWire(Wire):
                 content = self.join("content", content)
                 if content:
                     batch.append(content)
-                if len(delta) == 1:  # almost always, and then there is nothing else to look for
+                if len(delta) == 1:  # true of almost all deltas; they have no other fields
                     return
         elif isinstance(content, list):
             self._read_parts(cast(list[Any], content), batch)
@@ -214,7 +214,10 @@ def _join_texts(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def read_usage(reported: Any) -> UsageMetrics | None:
-    """Return the usage in OpenAI's format, with the fields that other providers add; None if it has no counts."""
+    """Return the usage in ``reported``; None if it has no counts.
+
+    ``reported`` has OpenAI's format, and may have fields that other providers add.
+    """
     if not isinstance(reported, dict):
         return None
     usage = cast(Mapping[str, Any], reported)

@@ -8,6 +8,7 @@ GET     ``/api/runs``, ``/api/runs/{id}``      all runs; one run: status, error,
 GET     ``/api/runs/{id}/events``              the events after ``Last-Event-ID``, as server-sent events
 POST    ``/api/runs/{id}/cancel``              stop: ``{"reason": …}``
 POST    ``/api/runs/{id}/answers/{request}``   answer a question: ``{"value": …}``
+GET     ``/drawing.css``                       the style sheet for the graphs
 ======  =====================================  ==========================================================
 """
 
@@ -54,7 +55,7 @@ __all__ = ["Limits", "create_app"]
 PAGE = Path(__file__).parent / "page"
 ANONYMOUS: Final = "flow"
 ANSWER_WITHIN_S: Final = 600
-"""Seconds that a question waits for its answer before the run is paused. An answer then resumes the run."""
+"""Seconds that a question waits for its answer before the run is paused. A later answer resumes the run."""
 KINDS = sorted({each.__name__ for each in get_args(Event)})
 
 logger = logging.getLogger("rxflow")
@@ -103,8 +104,9 @@ def create_app(
             stopped on the page.
 
     Raises:
-        TypeError: ``flows`` are not flow classes.
-        ValueError: ``token`` is too short or has characters that headers cannot contain, or ``when_unread`` is wrong.
+        TypeError: ``flows`` are not flow classes, or ``when_unread`` has a wrong type.
+        ValueError: ``token`` is too short or has characters that headers cannot contain, or ``when_unread`` has a
+            wrong value.
     """
     named = _name_flows(flows)
     check_token(token)
@@ -153,7 +155,7 @@ class _Api:
         self._when_unread: WhenUnread = when_unread
         self._readers = 0
         self._starting = anyio.Lock()
-        self._started: dict[str, str] = {}  # from run id to the flow's name, for flows without an import path
+        self._started: dict[str, str] = {}  # maps run ids to names of flows, for flows without an import path
 
     async def list_flows(self, request: Request) -> Response:
         flows = {name: {"inputs": _inputs_of(name, flow)} for name, flow in self._flows.items()}
@@ -340,8 +342,8 @@ def _not_made(name: str, error: Exception) -> HTTPException:
 def _inputs_of(name: str, flow: type[Flow[Any]]) -> Any:
     """Return the inputs of a flow: the fields of its state with their defaults.
 
-    The page sends the defaults back. If JSON would change the default of a field, for example an object or a secret,
-    the field is left out. The field ``id`` is always left out.
+    The page sends the defaults back. A field is left out if JSON would change its default, for example an object or a
+    secret. The field ``id`` is always left out.
     """
     try:
         state = flow().state
@@ -362,10 +364,10 @@ def _inputs_of(name: str, flow: type[Flow[Any]]) -> Any:
 
 
 def _send_back(state: Any, field: str, value: Any) -> tuple[Any, Any]:
-    """Return a field's value as the page gets it, and the value that a new state gets when the page sends it back."""
+    """Return the JSON value of a field for the page, and the value that a new state gets from this JSON value."""
 
     def through(given: Any) -> Any:
-        # Send infinity as the text "Infinity", because a number field accepts this text, but does not accept null.
+        # Send infinity as the text "Infinity". A pydantic field for numbers accepts this text, but not null.
         return from_json(to_json(given, inf_nan_mode="strings"))
 
     if not isinstance(state, BaseModel):
@@ -376,7 +378,6 @@ def _send_back(state: Any, field: str, value: Any) -> tuple[Any, Any]:
 
 
 def _answer(run: Run, request_id: str, value: Any) -> None:
-    """Answer a question of a live run, or resume a paused run with the answer."""
     if run.status == "paused":
         run.resume({request_id: value}, answer_within=ANSWER_WITHIN_S)
     else:
@@ -394,7 +395,6 @@ def _has_import_path(flow: type[Flow[Any]]) -> bool:
 
 
 def _describe_end(run: Run, head: Head) -> dict[str, Any]:
-    """Return how a run ended, or which questions it waits for."""
     if head.status in LIVE or head.status == "paused":
         return {"pending": [to_plain_json(each) for each in run.pending()]}
     if head.status != "completed":
@@ -403,7 +403,10 @@ def _describe_end(run: Run, head: Head) -> dict[str, Any]:
 
 
 def _show(result: Any) -> Any:
-    """Return the text of a crew's output, because the events have the rest. Return other results unchanged."""
+    """Return the text if the result is the output of a crew, because the events have the rest.
+
+    Return any other result unchanged.
+    """
     return getattr(result, "raw", result)
 
 

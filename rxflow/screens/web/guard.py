@@ -118,7 +118,7 @@ def check_token(token: str | None) -> None:
 
 
 def _is_elsewhere(client: str) -> bool:
-    """Return whether a client's address is of another machine. If ``client`` is not an IP address, return False."""
+    """Return whether ``client`` is an address of another machine. If ``client`` is not an IP address, return False."""
     try:
         address = ip_address(client)
     except ValueError:

@@ -38,18 +38,20 @@ def serve(
 ) -> None:
     """Serve ``flows`` until Ctrl-C. :func:`create_app` describes the arguments that are not listed here.
 
-    When the server stops, it cancels its live runs. If you pass ``runs``, the live runs continue until you close it.
+    When the server stops, it cancels its live runs. If you pass ``runs``, the live runs continue until you close
+    ``runs``.
 
     Args:
         host: the address to listen on.
         port: the port; 0 chooses a free one.
         token: see :func:`create_app`. If other machines can reach the server and there is no token, one is generated.
-        on_ready: called with the page's address, including the token, as soon as the server listens.
+        on_ready: called with the page's address, with the token if there is one, as soon as the server listens.
 
     Raises:
-        TypeError: ``flows`` are not flow classes.
-        ValueError: ``token`` is too short or has characters that headers cannot contain, or ``when_unread`` is wrong.
-        OSError: the port is in use, or may not be used.
+        TypeError: ``flows`` are not flow classes, or ``when_unread`` has a wrong type.
+        ValueError: ``token`` is too short or has characters that headers cannot contain, or ``when_unread`` has a
+            wrong value.
+        OSError: the server cannot listen on the port, for example because the port is in use.
     """
     if host not in LOOPBACK and token is None:
         token = secrets.token_urlsafe()
@@ -84,7 +86,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _limit_unread(listening: socket.socket, seconds: float) -> None:
-    """Let the kernel close connections to clients that read nothing for ``seconds``.
+    """Let the kernel close a connection if its client reads nothing for ``seconds`` seconds.
 
     uvicorn alone would close such a connection only after sending everything that waits for the client. The option
     ``TCP_USER_TIMEOUT`` is set on the listening socket, and its connections inherit the option. On systems without this

@@ -43,9 +43,9 @@ def check_operator(
     Args:
         operator: the operator to check, as it would be passed to ``pipe``.
         items: the items that the operator's sources emit; by default a few words.
-        key: a function that returns the value by which an item is compared; by default the item itself.
-        whole: a function that gets the list of these values, and returns the value by which an output is compared. Use
-            ``"".join`` if texts may be split differently. By default, the lists themselves are compared.
+        key: a function that returns the value by which an emitted item is compared; by default the item itself.
+        whole: a function that gets the list of the values of one output, and returns the value by which the output is
+            compared. Use ``"".join`` if the operator may split texts differently. By default, the lists are compared.
         recovers: whether the operator swallows or replaces errors of its source.
         holds_back: whether an error overtakes items that the operator still holds, as in ``reduce``, ``last`` and
             ``buffer``.
@@ -54,7 +54,7 @@ def check_operator(
         settling: how many seconds of virtual time the suite waits for the operator's timers.
 
     Raises:
-        ConformanceError: the operator breaks a rule; only the first one is reported.
+        ConformanceError: the operator breaks a rule. Only the first broken rule is reported.
         ValueError: ``items`` is empty.
         RuntimeError: an event loop is running in this thread.
     """
@@ -92,14 +92,14 @@ def check_source(
     Args:
         factory: a function that creates the source and everything that the source needs.
         key: a function that returns the value by which an item is compared. By default, chunks are compared by type and
-            content, and other items by themselves.
+            content, and other items are compared as they are.
         ends: whether the source ends by itself. If not, the rules are checked with its first items.
         settling: how many seconds the suite waits for signals that should not come, for example after the end.
         real_time: whether the loop uses real time, for example because the source uses sockets. With real time, choose
             a short ``settling``.
 
     Raises:
-        ConformanceError: the source breaks a rule; only the first one is reported.
+        ConformanceError: the source breaks a rule. Only the first broken rule is reported.
         RuntimeError: an event loop is running in this thread.
     """
     subject = f"the source {_name_of(factory)}"
@@ -127,7 +127,7 @@ def _itself(item: Any) -> object:
 
 
 def _name_of(operator: Callable[..., object]) -> str:
-    """Return the name of an operator or a factory for messages.
+    """Return the name that messages use for an operator or a factory.
 
     An inner function gets the name of the outer function. All operators of RxPY have the same name, so messages
     call each of them "the operator of RxPY".

@@ -41,9 +41,9 @@ def _nothing(*_: object) -> None:
 class Witness(ObserverBase[Any]):
     """An observer that records all signals. ``on_item`` is called with each item, and may raise.
 
-    Two kinds of signals are always wrong, and are also listed separately: ``after_the_end`` and ``overlaps`` (a signal
-    that came during another one). If ``lingers`` is True, the first signal takes a while. This gives other threads the
-    time to send an overlapping signal.
+    Two lists have the signals that break a rule: ``after_the_end`` has the signals after a terminal, and ``overlaps``
+    has the signals that came during another signal. If ``lingers`` is True, the first signal takes a while. This gives
+    other threads the time to send an overlapping signal.
     """
 
     def __init__(self, on_item: Callable[[Any], object] = _nothing, *, lingers: bool = False) -> None:
@@ -147,9 +147,9 @@ def shortly(items: list[Any]) -> str:
 
 
 SIGNAL_TIMEOUT_S = 2.0  # real seconds after which an expected signal counts as missing
-_THREAD_END_S = 0.2  # real seconds to wait until threads have ended
+_THREAD_END_S = 0.2  # real seconds to wait for the end of each thread
 _VIRTUAL_TIMEOUT_S = 600.0  # virtual seconds after which an expected signal counts as missing
-DISPOSAL_LIMIT_S = 1.0  # seconds of real time that a disposal may take, with room for a busy machine
+DISPOSAL_LIMIT_S = 1.0  # real seconds that a disposal may take; long enough for a busy machine
 
 
 class Case:
@@ -167,7 +167,7 @@ class Case:
         self._threads = set(threading.enumerate())
 
     def broken(self, seen: str) -> ConformanceError:
-        """Return the error that reports the rule as broken."""
+        """Return the error for the broken rule. ``seen`` describes what happened."""
         return ConformanceError(self.subject, self.rule, seen)
 
     def scheduler(self) -> SchedulerBase:
@@ -203,11 +203,11 @@ class Case:
                 await came.wait()
         except TimeoutError:
             if not self._real_time and not self._threads.issuperset(threading.enumerate()):
-                await _in_real_time(came)  # threads that may still send a signal need real time
+                await _in_real_time(came)  # other threads may still send a signal, and need real time for it
         return enough()
 
     def dispose_elsewhere(self, subscription: DisposableBase) -> None:
-        """Dispose from another thread. This thread waits meanwhile, so its loop is blocked."""
+        """Dispose from another thread. The calling thread waits meanwhile, so its loop is blocked."""
         errors: list[BaseException] = []
 
         def dispose() -> None:
@@ -234,9 +234,10 @@ class Case:
             raise self.broken(f"dispose() raised {error!r}") from error
 
     def require_silence(self, witness: Witness, count_before: int) -> None:
-        """Require that no signal came after the disposal; ``count_before`` is the number of signals before it.
+        """Require that no signal came after the disposal. ``count_before`` is the number of earlier signals.
 
-        If signals came from another thread, one late signal is allowed: that thread may already have been sending it.
+        If signals came from another thread, one late signal is allowed, because the thread may have begun to send this
+        signal before the disposal.
         """
         may_come = 0 if set(witness.threads) <= {threading.get_ident()} else 1
         late = witness.signals - count_before
@@ -246,7 +247,7 @@ class Case:
     def require_forgotten(self, observer: weakref.ref[Any], when: str) -> None:
         """Require that nothing references the observer any more."""
         for thread in set(threading.enumerate()) - self._threads:
-            thread.join(_THREAD_END_S)  # the stack of the thread may hold the reference
+            thread.join(_THREAD_END_S)  # the stack of the thread may hold a reference
         if observer() is not None:
             gc.collect()
         if observer() is not None:
@@ -278,7 +279,12 @@ def rule(name: str, into: list[Rule[C]], *, may_report: bool = False) -> Callabl
 
 
 def try_all(rules: Sequence[Rule[C]], make: Callable[[], C], *, real_time: bool = False) -> None:
-    """Check each rule with a separate case. Raises ConformanceError for the first broken rule."""
+    """Check each rule with a separate case.
+
+    Raises:
+        ConformanceError: a rule is broken. The remaining rules are not checked.
+        RuntimeError: an event loop is running in this thread.
+    """
     if running_loop() is not None:
         raise RuntimeError("a conformance suite uses its own event loop; call it from a test that is not async")
     for each in rules:
@@ -379,7 +385,7 @@ class Strand:
 
 
 class Puppet:
-    """A cold source whose signals are sent by a rule. Each subscription is a new :class:`Strand`.
+    """A cold source that a rule controls. For each subscription, the rule gets a new :class:`Strand` to emit signals.
 
     ``on_subscribe`` is called with each new strand, and may emit signals at once. The strands of a ``stubborn`` puppet
     can still emit after their disposal.

@@ -42,7 +42,7 @@ async def _from_inside(case: OperatorCase) -> None:
 
     puppet, witness = Puppet(), Witness(on_item)
     subscriptions.append(case.subscribe(case.apply_to(puppet), witness))
-    strand = await case.strand_if_any(puppet)  # None if the operator emitted before subscribing, and was disposed
+    strand = await case.strand_if_any(puppet)  # None if on_item() disposed before the source was subscribed
     if strand is not None:
         strand.say(case.items)
         strand.complete()
@@ -173,14 +173,14 @@ async def _raising(case: OperatorCase) -> None:
 
     puppet, witness = Puppet(), Witness(on_item)
     subscription = case.subscribe(case.apply_to(puppet), witness)
-    strand = await case.strand_if_any(puppet)  # None if the operator emitted before subscribing, and on_item() raised
+    strand = await case.strand_if_any(puppet)  # None if on_item() raised before the source was subscribed
     is_heard_of = False
     try:
         if strand is not None:
             strand.say(case.items)
             strand.complete()
     except Failure:
-        is_heard_of = True  # the source gets the error, and can end
+        is_heard_of = True  # the source got the error from on_next()
     if not witness.items and not witness.terminals:
         await case.settle()
     if not witness.items:

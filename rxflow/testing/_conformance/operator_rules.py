@@ -46,16 +46,16 @@ _STEPS = 10
 
 
 class Failure(Exception):
-    """The error that a check raises on purpose."""
+    """The error that a check causes on purpose."""
 
 
 def failing(strand: Strand) -> None:
-    """End a strand with an error; rules use this in place of ``Strand.complete``."""
+    """End a strand with an error. Rules that try both kinds of ends use this function and ``Strand.complete``."""
     strand.fail(Failure("the source fails"))
 
 
 class OperatorCase(Case):
-    """The check of a rule with one operator, whose sources are puppets."""
+    """A case that checks one rule with one operator. The sources of the operator are puppets."""
 
     def __init__(self, subject: str, operator: Operator, declared: Declared, *, settling: float) -> None:
         super().__init__(subject, settling=settling)
@@ -65,7 +65,7 @@ class OperatorCase(Case):
         self.half = len(self.items) // 2 or 1
 
     def apply_to(self, puppet: Puppet) -> Observable[Any]:
-        """Return the operator applied to a puppet."""
+        """Apply the operator to a puppet, and return the resulting Observable."""
         return self.operator(puppet.observable)
 
     def watch(
@@ -85,9 +85,9 @@ class OperatorCase(Case):
             raise self.broken(f"subscribe raised {error!r}") from error
 
     async def strand(self, puppet: Puppet, number: int = 1) -> Strand:
-        """Return the operator's subscription ``number`` to its source, counted from 1.
+        """Return the strand of the puppet with this number, counted from 1.
 
-        Raises ConformanceError if there is none.
+        Raises ConformanceError if the puppet has fewer strands. Also raises the error of :meth:`strand_if_any`.
         """
         strand = await self.strand_if_any(puppet, number)
         if strand is None:
@@ -97,10 +97,10 @@ class OperatorCase(Case):
         return strand
 
     async def strand_if_any(self, puppet: Puppet, number: int = 1) -> Strand | None:
-        """Return the operator's subscription ``number`` to its source, counted from 1; None if there is none.
+        """Return the strand of the puppet with this number, counted from 1; None if there are fewer strands.
 
         This waits, because an operator that uses a scheduler may subscribe its source some steps of the loop later.
-        Raises ConformanceError if the operator has subscribed its source too often.
+        Raises ConformanceError if the puppet has more strands than ``number``, unless ``resubscribes`` is declared.
         """
         for _ in range(_STEPS):
             if len(puppet.strands) < number:
@@ -115,9 +115,9 @@ class OperatorCase(Case):
         return puppet.strands[number - 1] if len(puppet.strands) >= number else None
 
     async def outcome(self, end: Callable[[Strand], object], items: Sequence[Any] | None = None) -> Witness:
-        """Return a witness of the operator's output. The source emits ``items``, and is then ended by ``end``.
+        """Subscribe, let the source emit ``items``, and call ``end`` to end the source. Return the witness.
 
-        By default, the source emits all items of the case. It emits them after it was subscribed.
+        By default, the source emits all items of the case.
         """
         puppet, witness = Puppet(), Witness()
         self.watch(self.apply_to(puppet), witness)
@@ -128,7 +128,10 @@ class OperatorCase(Case):
         return witness
 
     async def wait_for_declared_end(self, witness: Witness, puppet: Puppet, end: Callable[[Strand], object]) -> None:
-        """Wait for the end of the output. If the operator may subscribe again, complete its open subscriptions."""
+        """Wait for the end of the output.
+
+        If ``resubscribes`` is declared, complete the operator's open subscriptions until the output ends.
+        """
         while self.declared.resubscribes and not witness.terminals:
             await self.settle()
             waiting = [strand for strand in puppet.strands if not strand.is_over]
@@ -265,7 +268,7 @@ async def _empty(case: OperatorCase) -> None:
 
 
 def _first_only(play: Any) -> Any:
-    """Return a function for ``on_subscribe``. It plays on the first subscription, and completes all others."""
+    """Return a function for ``on_subscribe`` that calls ``play`` with the first strand and completes all others."""
     first = itertools.count()
 
     def on_subscribe(strand: Strand) -> None:
@@ -278,7 +281,8 @@ def _first_only(play: Any) -> Any:
 
 
 def _note_depth(depths: list[int]) -> None:
-    # Measuring the stack takes microseconds, so it is done for only a few items. These show whether the stack grows.
+    # Measuring the stack takes microseconds, so only three of every 1000 items are measured. These items are enough to
+    # show whether the stack grows.
     if len(depths) % 1000 > 2:
         depths.append(depths[-1])
         return

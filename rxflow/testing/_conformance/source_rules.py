@@ -25,7 +25,7 @@ Factory = Callable[[], Observable[Any]]
 
 
 class SourceCase(Case):
-    """The check of a rule with a source. ``factory`` creates the source, and may be called several times."""
+    """A case that checks one rule with a source. ``factory`` creates the source, and may be called several times."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class SourceCase(Case):
             raise self.broken(f"subscribe raised {error!r}") from error
 
     async def wait_for_first(self, witness: Witness) -> None:
-        """Wait for the first signal. If none comes, raise ConformanceError, unless the source never ends."""
+        """Wait for the first signal. Raises ConformanceError if no signal comes and the source is one that ends."""
         if not await self.wait_until(witness, lambda: witness.signals > 0) and self.ends:
             raise self.broken("no signal came")
 
@@ -80,7 +80,7 @@ class SourceCase(Case):
         return [self.key(item) for item in one] == [self.key(item) for item in other]
 
     async def require_no_tasks(self, before: set[asyncio.Task[Any]], when: str) -> None:
-        """Require that the loop has no more tasks than those in ``before``. Give other tasks some time to end."""
+        """Require that the loop's tasks, except those in ``before``, end within ``SIGNAL_TIMEOUT_S`` seconds."""
         left = asyncio.all_tasks() - before
         if left:
             _, left = await asyncio.wait(left, timeout=SIGNAL_TIMEOUT_S)
@@ -178,7 +178,7 @@ async def _from_inside(case: SourceCase) -> None:
     subscriptions: list[DisposableBase] = []
 
     def on_item(_: object) -> None:
-        if subscriptions:  # empty while subscribe() runs, because nothing can be disposed until it returns
+        if subscriptions:  # empty until subscribe() has returned the subscription
             case.dispose(subscriptions[0])
             disposed_at.append(witness.signals)
 
@@ -298,5 +298,4 @@ def _require_same(case: SourceCase, one: Witness, other: Witness) -> None:
 
 
 def _describe_signals(case: SourceCase, witness: Witness) -> str:
-    """Return the first error of a witness and the compared values of its items, as text."""
     return f"{shortly([case.key(item) for item in witness.items])} and {witness.error!r}"
