@@ -227,7 +227,7 @@ def unpack(row: bytes, after: int) -> Sequence[Event]:
     """Return those events of a row that have a ``seq`` above ``after``.
 
     Raises:
-        CodecError: an event in the row cannot be decoded.
+        CodecError: the row was not written by :func:`pack`.
     """
     events: list[Event] = []
     columns = b""

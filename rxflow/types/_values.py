@@ -88,8 +88,8 @@ class RecordedObject:
 class RecordedModel(BaseModel):
     """Stands for a pydantic or dataclass object that could not be restored.
 
-    The class of the object is not loaded, or its ``model_post_init`` raised an error. The stand-in has the fields of the
-    object. ``recorded_type`` is the name of the object's class, as "module:Class".
+    The class of the object is not loaded, or its ``model_post_init`` raised an error. The stand-in has the fields of
+    the object. ``recorded_type`` is the name of the object's class, as "module:Class".
     """
 
     model_config = ConfigDict(extra="allow")
