@@ -238,8 +238,8 @@ async def _follow(pool: WorkerPool, target: str, inputs: Mapping[str, Any] | Non
     label = emitter.origin.run_id
     last = -1
     arguments = target, describe_flow(target), inputs, emitter.origin
-    async with _Call(pool) as call, aclosing(call.messages("stream", *arguments, emitter=emitter)) as messages:
-        with closing(QuestionRelay(emitter, call.answer)) as questions:
+    async with _RemoteRun(pool) as remote, aclosing(remote.messages("stream", *arguments, emitter=emitter)) as messages:
+        with closing(QuestionRelay(emitter, remote.answer)) as questions:
             async for kind, data in messages:
                 if kind == "events":
                     for line in data.splitlines(keepends=True):
@@ -263,7 +263,7 @@ async def _follow(pool: WorkerPool, target: str, inputs: Mapping[str, Any] | Non
                     return
 
 
-class _Call:
+class _RemoteRun:
     """Lets a worker carry out one run: reserves a worker, yields its messages, and on exit cancels an unfinished run.
 
     Entering ``async with`` waits for a worker.
@@ -278,7 +278,7 @@ class _Call:
         self._is_over = False
         self._loss = ""
 
-    async def __aenter__(self) -> _Call:
+    async def __aenter__(self) -> _RemoteRun:
         self._reserved = reserved = self._pool.reserve()
         if self._cancelled.is_set():
             reserved.cancel()
@@ -376,7 +376,7 @@ class _RunsOnRay:
         self._pool = pool
         self._store = store
         self._options = options
-        self._calls: dict[_Call, Future[None]] = {}
+        self._remote_runs: dict[_RemoteRun, Future[None]] = {}
 
     def begin(self, verb: str, run_id: str, **arguments: Any) -> Future[str]:
         """Make a worker start, restart or resume a run.
@@ -388,31 +388,33 @@ class _RunsOnRay:
         if arguments.get("target") is not None:
             arguments["target"] = name_target(arguments["target"])
         begun: Future[str] = Future()
-        call = _Call(self._pool)
-        self._calls[call] = over = self._pool.submit(self._carry_out(call, verb, run_id, arguments, begun))
-        over.add_done_callback(lambda done: self._calls.pop(call, None))
+        remote = _RemoteRun(self._pool)
+        self._remote_runs[remote] = over = self._pool.submit(self._carry_out(remote, verb, run_id, arguments, begun))
+        over.add_done_callback(lambda done: self._remote_runs.pop(remote, None))
         over.add_done_callback(lambda done: _fail(begun, done, run_id))
-        begun.add_done_callback(lambda begun: call.cancel() if begun.cancelled() else None)
+        begun.add_done_callback(lambda begun: remote.cancel() if begun.cancelled() else None)
         return begun
 
     def close(self) -> None:
         """Cancel the runs that were begun here, and wait at most ``CLOSE_TIMEOUT_S`` until they have ended."""
-        calls = dict(self._calls)
-        for call in calls:
-            call.cancel()
-        wait(calls.values(), CLOSE_TIMEOUT_S)
+        remote_runs = dict(self._remote_runs)
+        for remote in remote_runs:
+            remote.cancel()
+        wait(remote_runs.values(), CLOSE_TIMEOUT_S)
 
     async def _carry_out(
-        self, call: _Call, verb: str, run_id: str, arguments: Mapping[str, Any], begun: Future[str]
+        self, remote: _RemoteRun, verb: str, run_id: str, arguments: Mapping[str, Any], begun: Future[str]
     ) -> None:
         writer: Writer | None = None
         target = arguments.get("target") or (await asyncio.wrap_future(self._store.look_up(run_id))).spec.target
         sent = self._options, verb, run_id, describe_flow(target), arguments
-        async with call, aclosing(call.messages("carry_out", *sent)) as messages:
+        async with remote, aclosing(remote.messages("carry_out", *sent)) as messages:
             async for kind, data in messages:
                 if kind == "begun":
                     writer = data
-                    with suppress(InvalidStateError):  # ``begun`` was cancelled already; its callback cancels ``call``
+                    with suppress(
+                        InvalidStateError
+                    ):  # ``begun`` was cancelled already; its callback cancels ``remote``
                         begun.set_result(run_id)
                 elif kind == "failed":
                     if writer is None:

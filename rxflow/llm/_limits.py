@@ -97,11 +97,11 @@ async def _enter(limits: RateLimits, run_id: str, tokens: int) -> None:
 
 
 async def _count(limits: RateLimits, tokens: int) -> None:
-    await get_resource("rate limits", _Queues).find_store(limits.store).count(limits, tokens)
+    await get_resource("rate limits", _Queues).find_counters(limits.store).count(limits, tokens)
 
 
 async def _pause(limits: RateLimits, delay: float) -> None:
-    await get_resource("rate limits", _Queues).find_store(limits.store).pause(limits.key, delay)
+    await get_resource("rate limits", _Queues).find_counters(limits.store).pause(limits.key, delay)
 
 
 @dataclass(slots=True, eq=False)
@@ -118,24 +118,24 @@ class _Queues:
 
     def __init__(self) -> None:
         self._queues: dict[tuple[str, str, str], _Queue] = {}
-        self._stores: dict[str, _Store] = {}
+        self._counters: dict[str, _Counters] = {}
 
-    def find_store(self, url: str) -> _Store:
-        if url not in self._stores:
-            self._stores[url] = _Store(url)
-        return self._stores[url]
+    def find_counters(self, url: str) -> _Counters:
+        if url not in self._counters:
+            self._counters[url] = _Counters(url)
+        return self._counters[url]
 
     def find_queue(self, limits: RateLimits) -> _Queue:
         key = limits.store, limits.key, limits.model
         if key not in self._queues:
-            self._queues[key] = _Queue(self.find_store(limits.store))
+            self._queues[key] = _Queue(self.find_counters(limits.store))
         return self._queues[key]
 
     async def close(self) -> None:
         for queue in self._queues.values():
             queue.stop()
-        for store in self._stores.values():
-            await store.close()
+        for counters in self._counters.values():
+            await counters.close()
 
 
 @dataclass(slots=True)
@@ -153,8 +153,8 @@ class _Slot:
 class _Queue:
     """The calls that wait for one model with one key. The runs take turns."""
 
-    def __init__(self, store: _Store) -> None:
-        self._store = store
+    def __init__(self, counters: _Counters) -> None:
+        self._counters = counters
         self._free: list[_Slot] = []
         self._waiting: dict[str, deque[_Waiter]] = {}  # by run id: the run's waiting calls. The first run is next.
         self._worker: asyncio.Task[None] | None = None
@@ -199,7 +199,7 @@ class _Queue:
         while not waiter.turn.done():
             if self._take_free(waiter):
                 break
-            delay = await self._store.take(waiter.limits, waiter.tokens)
+            delay = await self._counters.take(waiter.limits, waiter.tokens)
             if delay <= 0:
                 if waiter.turn.done():
                     until = asyncio.get_running_loop().time() + waiter.limits.period
@@ -223,7 +223,7 @@ class _Queue:
         return False
 
 
-class _Store:
+class _Counters:
     """The counters, in memory or in Redis."""
 
     def __init__(self, url: str) -> None:

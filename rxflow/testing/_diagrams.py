@@ -101,7 +101,7 @@ class Timeline:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class Lifetime:
     """The start and the end of a subscription, in milliseconds. ``end`` is None if nothing has ended it."""
 
     start: Ms
@@ -157,7 +157,7 @@ def parse_script(diagram: str, values: Mapping[str, Any] | None = None, error: B
     return _timeline(diagram, _place_marks(diagram, _runs(diagram)), Decimal(0), values, error)
 
 
-def parse_subscription(diagram: str) -> Span:
+def parse_subscription(diagram: str) -> Lifetime:
     """Parse the start and end of a subscription: ``parse_subscription("--^---!")``."""
     start: Decimal | None = None
     end: Decimal | None = None
@@ -178,7 +178,7 @@ def parse_subscription(diagram: str) -> Span:
             )
     if start is None:
         raise MarbleSyntaxError(diagram, len(diagram) + 1, "a subscription diagram has one '^', for its beginning")
-    return Span(_ms(start), None if end is None else _ms(end))
+    return Lifetime(_ms(start), None if end is None else _ms(end))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from itertools import chain, count, groupby, zip_longest
 from typing import Any, NamedTuple
 
 from rxflow.operators._core import AnyPath, read_cassette
-from rxflow.testing._diagrams import Completed, Failed, Moment, Ms, Next, Signal, Span, Timeline, tidy
+from rxflow.testing._diagrams import Completed, Failed, Lifetime, Moment, Ms, Next, Signal, Timeline, tidy
 from rxflow.testing._stacks import find_raising_line
 from rxflow.types import ReasoningChunk, StreamChunk, StreamChunkType
 
@@ -59,9 +59,9 @@ def draw_together(
     return Drawing(rows, tuple(legend))
 
 
-def draw_spans(rows: Sequence[Span]) -> tuple[str, ...]:
+def draw_lifetimes(rows: Sequence[Lifetime]) -> tuple[str, ...]:
     """Draw subscriptions, one in each row, all to the same scale."""
-    return _align([_marks_of_span(span) for span in rows])
+    return _align([_marks_of_lifetime(lifetime) for lifetime in rows])
 
 
 def show_value(value: Any) -> str:
@@ -160,12 +160,12 @@ def _marks(timeline: Timeline, name_of: Callable[[Any], str]) -> list[_Mark]:
     ]
 
 
-def _marks_of_span(span: Span) -> list[_Mark]:
-    if span.end is None:
-        return [_mark(span.start, ["^"])]
-    if span.end == span.start:
-        return [_mark(span.start, ["^", "!"])]
-    return [_mark(span.start, ["^"]), _mark(span.end, ["!"])]
+def _marks_of_lifetime(lifetime: Lifetime) -> list[_Mark]:
+    if lifetime.end is None:
+        return [_mark(lifetime.start, ["^"])]
+    if lifetime.end == lifetime.start:
+        return [_mark(lifetime.start, ["^", "!"])]
+    return [_mark(lifetime.start, ["^"]), _mark(lifetime.end, ["!"])]
 
 
 def _mark(time: Ms, texts: Sequence[str]) -> _Mark:

@@ -16,11 +16,11 @@ from rxflow._loops import LoopScheduler, running_loop
 from rxflow.testing._diagrams import (
     Completed,
     Failed,
+    Lifetime,
     Moment,
     Ms,
     Next,
     Signal,
-    Span,
     Timeline,
     parse,
     parse_hot,
@@ -28,7 +28,7 @@ from rxflow.testing._diagrams import (
     parse_subscription,
     tidy,
 )
-from rxflow.testing._drawing import difference, draw_spans, duration, show_value
+from rxflow.testing._drawing import difference, draw_lifetimes, duration, show_value
 from rxflow.testing._virtual_clock import VirtualClock
 from rxflow.testing._virtual_time import VirtualLoop
 
@@ -39,20 +39,20 @@ class MarbleSource(Observable[Any]):
     def __init__(self, diagram: str, timeline: Timeline) -> None:
         self.diagram = diagram
         self.timeline = timeline
-        self.subscriptions: list[Span] = []
+        self.subscriptions: list[Lifetime] = []
         self._is_noting = True
         super().__init__(self._on_subscribe)
 
     def _on_subscribe(self, observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
         loop = self._loop()
         number = len(self.subscriptions)
-        self.subscriptions.append(Span(now_of(loop)))
+        self.subscriptions.append(Lifetime(now_of(loop)))
         stop = self._listen(observer, loop)
 
         def end() -> None:
             stop.dispose()
             if self._is_noting:
-                self.subscriptions[number] = Span(self.subscriptions[number].start, now_of(loop))
+                self.subscriptions[number] = Lifetime(self.subscriptions[number].start, now_of(loop))
 
         return Disposable(end)
 
@@ -153,9 +153,9 @@ def _play(timeline: Timeline, loop: VirtualLoop, zero: float, say: Callable[[Sig
 class Recording:
     """Subscribes for a period of virtual time, and records each signal with its time."""
 
-    def __init__(self, source: ObservableBase[Any], span: Span) -> None:
+    def __init__(self, source: ObservableBase[Any], lifetime: Lifetime) -> None:
         self._source = source
-        self._span = span
+        self._lifetime = lifetime
         self._moments: list[Moment] = []
         self._subscription = SerialDisposable()
         self.crash: Exception | None = None
@@ -169,14 +169,14 @@ class Recording:
 
     @property
     def _is_over(self) -> bool:
-        return self._span.end is not None or self.timeline.has_terminal
+        return self._lifetime.end is not None or self.timeline.has_terminal
 
     def begin(self, loop: VirtualLoop) -> None:
         """Set timers that subscribe at the start of the period, and dispose at the end, if the period has an end."""
-        if self._span.end is not None:
+        if self._lifetime.end is not None:
             # Set this timer first, so that an item at exactly this time comes too late, as in RxJS.
-            loop.call_at(self._span.end / 1000, self._subscription.dispose)
-        loop.call_at(self._span.start / 1000, self._subscribe, loop)
+            loop.call_at(self._lifetime.end / 1000, self._subscription.dispose)
+        loop.call_at(self._lifetime.start / 1000, self._subscribe, loop)
 
     def end(self, *, is_cut: bool, left: str) -> None:
         """End the recording. ``is_cut`` is True if timers were still running. ``left`` describes what still waits.
@@ -263,13 +263,13 @@ class Marbles:
             raise TypeError(
                 f"marbles.expect() needs an Observable, such as flow.observe(); got a {type(observable).__name__}"
             )
-        span = Span(0) if subscription is None else parse_subscription(subscription)
+        lifetime = Lifetime(0) if subscription is None else parse_subscription(subscription)
         if until is not None:
-            if span.end is not None:
+            if lifetime.end is not None:
                 raise TypeError(f"the end of the subscription is given twice, by {subscription!r} and until={until!r}")
-            span = Span(span.start, tidy(until * 1000))
-        self._longest = max(self._longest, span.start, span.end or 0)
-        expectation = Expectation(self, Recording(observable, span))
+            lifetime = Lifetime(lifetime.start, tidy(until * 1000))
+        self._longest = max(self._longest, lifetime.start, lifetime.end or 0)
+        expectation = Expectation(self, Recording(observable, lifetime))
         self._expectations.append(expectation)
         self._waiting.append(expectation)
         return expectation
@@ -406,7 +406,7 @@ class SubscriptionsExpectation:
         actual = self._source.subscriptions
         if expected == actual:
             return
-        rows = draw_spans([*expected, *actual])
+        rows = draw_lifetimes([*expected, *actual])
         wanted = [f"  expected  {row}" for row in rows[: len(expected)]] or ["  expected  no subscription"]
         came = [f"  actual    {row}" for row in rows[len(expected) :]] or ["  actual    no subscription"]
         raise AssertionError("\n".join([f"the subscriptions to {self._source!r} differ", *wanted, *came]))

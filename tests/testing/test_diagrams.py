@@ -9,19 +9,19 @@ from hypothesis import given, strategies as st
 from rxflow.testing._diagrams import (
     Completed,
     Failed,
+    Lifetime,
     MarbleError,
     MarbleSyntaxError,
     Ms,
     Next,
     Signal,
-    Span,
     Timeline,
     parse,
     parse_hot,
     parse_script,
     parse_subscription,
 )
-from rxflow.testing._drawing import difference, draw, draw_spans, draw_together
+from rxflow.testing._drawing import difference, draw, draw_lifetimes, draw_together
 from rxflow.types.chunks import StreamChunk
 
 END = Completed()
@@ -72,10 +72,10 @@ def test_a_hot_source_counts_from_its_zero() -> None:
 
 
 def test_a_subscription_begins_and_ends() -> None:
-    assert parse_subscription("^") == Span(0)
-    assert parse_subscription("--^--!") == Span(2, 5)
-    assert parse_subscription("-(^!)") == Span(1, 1)
-    assert parse_subscription("^ 59s !") == Span(0, 59_001)
+    assert parse_subscription("^") == Lifetime(0)
+    assert parse_subscription("--^--!") == Lifetime(2, 5)
+    assert parse_subscription("-(^!)") == Lifetime(1, 1)
+    assert parse_subscription("^ 59s !") == Lifetime(0, 59_001)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_one_row_passes_the_time_in_which_another_has_marks() -> None:
 
 
 def test_subscriptions_are_drawn_to_one_scale() -> None:
-    assert draw_spans([Span(0, 4), Span(2, 2), Span(1)]) == ("^---!", "--(^!)", "-^----")
+    assert draw_lifetimes([Lifetime(0, 4), Lifetime(2, 2), Lifetime(1)]) == ("^---!", "--(^!)", "-^----")
 
 
 def test_equal_timelines_have_no_difference() -> None:
