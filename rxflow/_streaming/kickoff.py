@@ -146,6 +146,9 @@ class RunFeed(SourceFeed[Item, Any], Generic[Item, E]):
     emitted in the stream of the surrounding run.
     """
 
+    _behind: Event | None = None
+    """The last event that came wrapped in a :class:`Behind`. Set on the object with the first such event."""
+
     def __init__(
         self, log: Log[Item], source: Observable[Event], finished: type[E], select: Callable[[Event], Item | None]
     ) -> None:
@@ -156,7 +159,6 @@ class RunFeed(SourceFeed[Item, Any], Generic[Item, E]):
         # The events that wait for the loop of the surrounding run. The deque is created only when it is needed, because
         # most runs are not nested, and an empty deque takes 760 bytes.
         self._to_show: deque[Event] | None = None
-        self._behind: Event | None = None  # the last event that came wrapped in a Behind
 
     @property
     def is_paused(self) -> bool:
