@@ -162,7 +162,9 @@ class RunFeed(SourceFeed[Item, Any], Generic[Item, E]):
 
     @property
     def is_paused(self) -> bool:
-        return self._log.is_ended and self.last.is_paused  # before the end, only a crew or flow inside has paused
+        # Before the end, only a crew or flow inside has paused. The run may then still fail, or be cancelled.
+        log = self._log
+        return log.is_ended and not log.is_cancelled and log.error is None and self.last.is_paused
 
     @property
     def result(self) -> Any:

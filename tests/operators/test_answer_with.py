@@ -12,7 +12,7 @@ from reactivex.subject import Subject
 
 from rxflow import operators as ops
 from rxflow.flow import Flow, listen, start
-from rxflow.testing import Marbles, ScriptedLLM
+from rxflow.testing import MarbleError, Marbles, ScriptedLLM
 from rxflow.types.answers import RunPaused
 from rxflow.types.events import FlowFinished, FlowPaused, InputReceived, InputRequested
 from tests.gate import poll
@@ -330,6 +330,27 @@ class TestPause:
         output = Outer().stream_chunks()
         assert [(chunk.content, output.is_paused) for chunk in output] == [("a", False), ("b", False)]
         assert output.is_paused
+
+    @pytest.mark.parametrize("end", ["fails", "is closed"])
+    def test_a_run_that_ends_otherwise_is_not_paused(self, end: str) -> None:
+        class Outer(Flow):
+            @start()
+            def nest(self) -> Any:
+                return Asking().kickoff()
+
+            @start()
+            def speak(self) -> Any:
+                return ScriptedLLM("----a---#").observe("Hi")
+
+        output = Outer().stream_chunks()
+        chunks = iter(output)
+        assert next(chunks).content == "a"
+        if end == "fails":
+            with pytest.raises(MarbleError):
+                next(chunks)
+        else:
+            output.close()
+        assert not output.is_paused
 
     def test_kickoff_says_what_is_pending(self) -> None:
         with pytest.raises(RunPaused, match=r"the run is paused until someone answers .*: 'Go on\?'"):
