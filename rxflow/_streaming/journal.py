@@ -45,12 +45,8 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class ToolUse:
-    """A tool call that was started.
+    """A tool call that was started. ``end`` is the event that ended the call; None if the call had not ended."""
 
-    ``end`` is the event that ended the call. If the call had not ended, ``end`` is None, and ``name`` is empty.
-    """
-
-    name: str
     end: e.ToolFinished | e.ToolFailed | None
 
 
@@ -266,7 +262,7 @@ class _Reader:
             case e.ToolFinished() | e.ToolFailed():
                 began = self._tools.pop((origin.span_id, event.tool_id), None)
                 if began is not None and not event.replayed:
-                    self._memories[began[0]].tools[began[1]].append(ToolUse(event.tool_name, event))
+                    self._memories[began[0]].tools[began[1]].append(ToolUse(event))
             case e.ToolCancelled():
                 self._tools.pop((origin.span_id, event.tool_id), None)
             case e.InputRequested():
@@ -301,7 +297,7 @@ class _Reader:
         Yield each recorded question that has no answer.
         """
         for step, hashed in self._tools.values():
-            self._memories[step].tools[hashed].append(ToolUse("", None))
+            self._memories[step].tools[hashed].append(ToolUse(None))
         for step, asked in self._questions.values():
             if not any(step[: depth + 1] in self.finished for depth in range(len(step))):
                 self._memories[step].questions[hash_question(asked.request)].append(asked)

@@ -357,13 +357,13 @@ def _inputs_of(name: str, flow: type[Flow[Any]]) -> Any:
         if field == "id":
             continue
         with suppress(Exception):  # raised by pydantic, or by users' serializers and comparisons
-            sent, taken = _send_back(state, field, value)
+            sent, taken = _round_trip(state, field, value)
             if taken == value:
                 inputs[field] = sent
     return inputs
 
 
-def _send_back(state: Any, field: str, value: Any) -> tuple[Any, Any]:
+def _round_trip(state: Any, field: str, value: Any) -> tuple[Any, Any]:
     """Return the JSON value of a field for the page, and the value that a new state gets from this JSON value."""
 
     def through(given: Any) -> Any:

@@ -74,7 +74,7 @@ async def _enough(case: OperatorCase) -> None:
                 strand.say([item])
         if not witness.terminals:
             strand.complete()
-            await case.wait_for_declared_end(witness, puppet, Strand.complete)
+            await case.wait_for_declared_end(witness, puppet)
     if any(not strand.is_over for strand in puppet.strands):
         raise case.broken("take(1) after it had its item, and the source stayed subscribed")
 
@@ -95,7 +95,7 @@ async def _elsewhere(case: OperatorCase) -> None:
     ended = Puppet(), Witness()
     subscription = case.subscribe(case.apply_to(ended[0]), ended[1])
     (await case.strand(ended[0])).complete()
-    await case.wait_for_declared_end(ended[1], ended[0], Strand.complete)
+    await case.wait_for_declared_end(ended[1], ended[0])
     case.dispose(subscription)
 
 

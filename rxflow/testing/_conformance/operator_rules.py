@@ -124,10 +124,10 @@ class OperatorCase(Case):
         strand = await self.strand(puppet)
         strand.say(self.items if items is None else items)
         end(strand)
-        await self.wait_for_declared_end(witness, puppet, end)
+        await self.wait_for_declared_end(witness, puppet)
         return witness
 
-    async def wait_for_declared_end(self, witness: Witness, puppet: Puppet, end: Callable[[Strand], object]) -> None:
+    async def wait_for_declared_end(self, witness: Witness, puppet: Puppet) -> None:
         """Wait for the end of the output.
 
         If ``resubscribes`` is declared, complete the operator's open subscriptions until the output ends.
@@ -184,7 +184,7 @@ async def _serial(case: OperatorCase) -> None:
     strand = await case.strand(puppet)
     strand.say(case.items)
     strand.complete()
-    await case.wait_for_declared_end(witness, puppet, Strand.complete)
+    await case.wait_for_declared_end(witness, puppet)
     if witness.overlaps:
         raise case.broken(witness.overlaps[0])
 
@@ -239,7 +239,7 @@ async def _synchronous(case: OperatorCase) -> None:
     later = await case.outcome(Strand.complete)
     puppet, witness = Puppet(play if not case.declared.resubscribes else _first_only(play)), Witness()
     case.subscribe(case.apply_to(puppet), witness)
-    await case.wait_for_declared_end(witness, puppet, Strand.complete)
+    await case.wait_for_declared_end(witness, puppet)
     if not case.same(witness.items, later.items) or bool(witness.errors) != bool(later.errors):
         raise case.broken(f"at once: {witness.signals_text}; later: {later.signals_text}")
 
@@ -253,7 +253,7 @@ async def _many(case: OperatorCase) -> None:
     depths: list[int] = []
     puppet, witness = Puppet(_first_only(play)), Witness(lambda _: _note_depth(depths))
     case.subscribe(case.apply_to(puppet), witness)
-    await case.wait_for_declared_end(witness, puppet, Strand.complete)
+    await case.wait_for_declared_end(witness, puppet)
     if isinstance(witness.error, RecursionError):
         raise case.broken(f"it ended with {witness.error!r} after {len(witness.items)} items")
     if depths and max(depths) > depths[0] + _MAX_EXTRA_FRAMES:
@@ -305,7 +305,7 @@ async def _sequential(case: OperatorCase) -> None:
         strand = await case.strand(puppet, begun + 1)
         strand.say(case.items)
         strand.complete()
-        await case.wait_for_declared_end(witness, puppet, Strand.complete)
+        await case.wait_for_declared_end(witness, puppet)
         seen.append(witness)
     _require_same(case, seen, "the first subscription", "the second")
 
@@ -322,7 +322,7 @@ async def _after_a_disposed_one(case: OperatorCase) -> None:
     strand = await case.strand(puppet, begun + 1)
     strand.say(case.items)
     strand.complete()
-    await case.wait_for_declared_end(witness, puppet, Strand.complete)
+    await case.wait_for_declared_end(witness, puppet)
     fresh = await case.outcome(Strand.complete)
     _require_same(case, [fresh, witness], "a first subscription", "one after another was disposed")
 
@@ -376,7 +376,7 @@ async def _side_by_side(
     for strand in strands:
         strand.complete()
     for puppet, witness in zip(puppets, witnesses, strict=True):
-        await case.wait_for_declared_end(witness, puppet, Strand.complete)
+        await case.wait_for_declared_end(witness, puppet)
         _require_same(case, [alone, witness], "a subscription by itself", "one beside another")
 
 
