@@ -27,8 +27,8 @@ def accumulate() -> Callable[[Observable[T]], Observable[T]]:
 
     The answer and the reasoning of a call are separate texts. A tool call does not reset the text. The operator works
     on chunks and on strings. Items without text pass unchanged. The last character is held, because an accent or the
-    rest of an emoji may follow. The held character is emitted with the next text, before any other item of the call, or
-    when the call or the source ends.
+    rest of an emoji may follow. The held character is emitted with the next text. If another item of the call comes
+    before that text, or the call or the source ends, the held character is emitted first.
 
     Each item has its own copy of the text so far. For an answer of 100,000 characters, the copies take almost no time.
     For a million characters in small chunks, the copies take seconds. A reader that keeps all items keeps all copies.

@@ -28,12 +28,12 @@ def answer_with(who: Who) -> Callable[[Observable[T]], Observable[T]]:
 
         flow.observe().pipe(ops.answer_with(lambda request: input(request.message)))
 
-    If a run has several ``answer_with``, the first one in the pipe is asked first. If none of them answers, and the
-    program runs in a terminal, the question is asked in the terminal. Without a terminal, the run pauses when all other
-    work is done.
+    If a run has several ``answer_with``, the first one in the pipe is asked first. If none of them answers, the
+    question is asked at the console, if the program has one. Without a console, the run pauses when all other work is
+    done.
 
     If the answer of a function or an Observable does not fit the question, the run ends with a ValueError. A person at
-    the terminal is asked again. If a function or an Observable answers after the question's time-out, or after the end
+    the console is asked again. If a function or an Observable answers after the question's time-out, or after the end
     of the run, the answer is ignored.
 
     Args:

@@ -18,7 +18,7 @@ def by_task() -> Callable[[Observable[T]], Observable[Lane[T]]]:
     In a run, a lane begins when its task begins, even if the task emits no chunks. It completes when the task ends,
     even if the task failed or was stopped. A task that runs again gets another lane. Tasks with the same name that run
     at the same time share a lane, which completes when the last of these tasks ends. Items outside of tasks are
-    dropped. An error of the source ends all open lanes and the result.
+    dropped. An error of the source ends all open lanes and the Observable of lanes.
 
     If the stream has only chunks and no events, for example after an operator of RxPY, a lane begins with its first
     chunk, and completes when the stream completes. ::
@@ -29,9 +29,9 @@ def by_task() -> Callable[[Observable[T]], Observable[Lane[T]]]:
         B             ------b1----------------b2--|
 
     A lane keeps its items until it is subscribed. Subscribe to it in the thread in which it was emitted. A lane can be
-    subscribed once: a second subscriber gets a RuntimeError, unless the lane is shared with ``share()``. When the
-    result is disposed and no lane is being read, the source is disposed. If a reader of a lane raises an error, the
-    source is disposed, and all open lanes and the result end with that error.
+    subscribed once: a second subscriber gets a RuntimeError, unless the lane is shared with ``share()``. The source is
+    disposed when the subscription to the Observable of lanes is disposed and no lane is being read. If a reader of a
+    lane raises an error, the source is disposed, and all open lanes and the Observable of lanes end with that error.
 
     Example::
 
@@ -49,7 +49,7 @@ def by_agent() -> Callable[[Observable[T]], Observable[Lane[T]]]:
     In a run, a lane begins when its agent begins a task. It completes when the task ends, even if the task failed or
     was stopped. All attempts at the task are in this lane. The agent's next task gets another lane. Agents with the
     same role that work at the same time share a lane, which completes when the last of their tasks ends. Items without
-    an agent are dropped. An error of the source ends all open lanes and the result.
+    an agent are dropped. An error of the source ends all open lanes and the Observable of lanes.
 
     If the stream has only chunks and no events, for example after an operator of RxPY, a lane begins with its first
     chunk, and completes when the stream completes. ::
@@ -73,7 +73,7 @@ def by_method() -> Callable[[Observable[T]], Observable[Lane[T]]]:
 
     In a run, a lane begins when its method begins, even if the method emits no chunks. It completes when the method
     ends, even if the method failed or was stopped. A method that is called again gets another lane. Items outside of
-    methods are dropped. An error of the source ends all open lanes and the result.
+    methods are dropped. An error of the source ends all open lanes and the Observable of lanes.
 
     If the stream has only chunks and no events, for example after an operator of RxPY, a lane begins with its first
     chunk, and completes when the stream completes. ::

@@ -46,9 +46,10 @@ def fallback_to(
         fallback_to(other)    --a--b--R-x--y--|    (R: Retracted(attempts=(0,)); x and y have attempt 1)
 
     If the source is a run, ``other`` is subscribed on the run's loop, and belongs to the same method or task as the
-    source. Later operators receive all events of ``other``. The selection of the source also applies to ``other``, and
-    strings become chunks. An error of ``other`` is passed on, with a note that names the first error. If the source
-    ends with a cancellation, a KeyboardInterrupt or a SystemExit, ``other`` is not used.
+    source. Strings of ``other`` become chunks. Later operators receive all events of ``other``. Subscribers receive
+    what the selection of the source contains, for example only the chunks. An error of ``other`` is passed on, with a
+    note that names the first error. If the source ends with a cancellation, a KeyboardInterrupt or a SystemExit,
+    ``other`` is not used.
 
     Args:
         other: the stream to continue with, or a function that gets the error and returns such a stream.

@@ -28,7 +28,7 @@ def frames() -> Callable[[Observable[Any]], Observable[StreamFrame]]:
         flow.events().pipe(ops.frames()).subscribe(lambda frame: send(frame.model_dump_json()))
 
     Raises:
-        TypeError: as the stream's error: an item is neither an event nor a chunk.
+        TypeError: as the stream's error: an item is not an event.
     """
     return select(_frame_events)
 

@@ -220,7 +220,7 @@ class _Verdicts:
             self._queues.end_queue(span_id)
 
     def _wait_for(self, verdict: Awaitable[Verdict], span_id: str) -> None:
-        # If no loop ran at the subscription, this loop belongs to the source, and would end before the guard returns.
+        # A loop that did not run at the subscription belongs to the source, and would end before the guard returns.
         if running_loop() is None or not self._is_on_a_loop:
             if isinstance(verdict, Coroutine):
                 verdict.close()

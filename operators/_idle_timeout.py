@@ -38,7 +38,7 @@ class IdleTimeout(StreamTimeout):
 def idle_timeout(
     seconds: RelativeTime, *, scheduler: SchedulerBase | None = None
 ) -> Callable[[Observable[T]], Observable[T]]:
-    """Fail if a stream that has begun pauses for ``seconds`` (like ``timeout``), and close the provider's connection.
+    """Fail if a stream begins and then pauses for ``seconds`` (like ``timeout``), and close the provider's connection.
 
     ``seconds`` is a number or a timedelta. The clock starts with the first chunk. To limit the wait for this chunk, use
     ``first_chunk_timeout``. Each item restarts the clock: a chunk, reasoning and, in a run, any event. In a run, the

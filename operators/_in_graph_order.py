@@ -44,9 +44,10 @@ def in_graph_order() -> Callable[[Observable[T]], Observable[T]]:
     Heartbeats and items that are not events are emitted at once.
 
     If RxPY's operators or ``share_log`` follow ``observe()``, the stream has only chunks and no events. It does not
-    show where branches begin and end. In such a stream, each task is a branch, and so is each method with chunks
-    outside of tasks. A branch begins with its first chunk. All branches except the first are held until the stream
-    ends. To read a shared run in order and live, share ``flow.events()``.
+    show where branches begin and end. In such a stream, each task is a branch. A chunk without a task belongs to the
+    branch of its method. A chunk with neither belongs to the branch of its LLM call. A branch begins with its first
+    chunk. All branches except the first are held until the stream ends. To read a shared run in order and live, share
+    ``flow.events()``.
 
     Example::
 

@@ -152,7 +152,8 @@ class _Account:
     def _price(self, call: _MeteredCall) -> None:
         """Find the rate of a call, and add the price of its prompt.
 
-        This is done when the first text arrives. By then, the call may have imported litellm, which knows more prices.
+        This is done when the first text arrives. By then, the call may have imported litellm. Then
+        :func:`_look_up_rate` finds more prices.
         """
         rate = self._meter.get_rate(call.model)
         call.is_priced = True
@@ -231,9 +232,9 @@ def limit_cost(
     Raises:
         CostLimitExceeded: as the stream's error, with ``on_limit="error"``.
         TypeError: ``dollars`` or a price is not a number.
-        ValueError: ``dollars`` is not above 0 or not finite, a price is negative or not finite, only one price was
-            given, or ``on_limit`` is unknown. Also as the stream's error, if no prices were given, and the stream does
-            not name the model, or litellm does not know the model.
+        ValueError: ``dollars`` is not a finite number above 0. A price is negative or not finite. Only one price was
+            given. ``on_limit`` is unknown. Also as the stream's error, if no prices were given and none can be found:
+            the stream does not name the model, or litellm does not list the model.
     """
     check_positive(dollars, "limit_cost(dollars)", "US dollars")
     check_choice(on_limit, "limit_cost(on_limit=…)", "complete", "error")
@@ -347,7 +348,7 @@ def limit_tokens(
     Raises:
         TokenLimitExceeded: as the stream's error, with ``on_limit="error"``.
         TypeError: ``tokens`` is not a number.
-        ValueError: ``tokens`` is not above 0 or not finite, or ``on_limit`` is unknown.
+        ValueError: ``tokens`` is not a finite number above 0, or ``on_limit`` is unknown.
     """
     check_positive(tokens, "limit_tokens(tokens)", "tokens")
     check_choice(on_limit, "limit_tokens(on_limit=…)", "complete", "error")

@@ -66,8 +66,8 @@ def log_to(log: Log, run_id: str) -> Callable[[Observable[T]], Observable[T]]:
 class _Logged:
     """One subscription to the result of ``log_to``.
 
-    A log may report in another thread that the end is written. The terminal is then emitted on the loop that was
-    running at the subscription. If no loop was running, the terminal is emitted in that other thread.
+    When the end is written, the log reports this, perhaps in another thread. The terminal is then emitted on the loop
+    that was running at the subscription. If no loop was running, the terminal is emitted in the thread of the report.
     """
 
     def __init__(self, log: Log, run_id: str, observer: ObserverBase[Any]) -> None:

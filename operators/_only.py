@@ -41,7 +41,7 @@ def only_agent(*agents: str | Identified) -> Callable[[Observable[T]], Observabl
     Completion and errors of the source are always passed on.
 
     Name the role of an agent as in ``chunk.agent_role``, with placeholders filled in, or give the ``Agent`` itself.
-    Work that an agent delegates counts as work of the coworker. A role that never occurs is not an error. ::
+    Work that an agent delegates counts as work of the agent that does it. A role that never occurs is not an error. ::
 
         source                    --{flow}--a1--b1--a2--b2--|
         only_agent("B")           --------------b1------b2--|

@@ -50,7 +50,7 @@ def overflow(
     *,
     scheduler: Scheduler | None = None,
 ) -> Callable[[Observable[T]], Observable[T]]:
-    """Emit items to a slow reader at the reader's pace (like ``observe_on``), with a queue of ``limit`` items.
+    """Emit items to a slow reader at the reader's pace (like ``observe_on``). Meanwhile, the next items wait.
 
     The source continues while the reader works. If an item arrives when ``limit`` items are waiting, ``policy`` decides
     what happens:
@@ -73,7 +73,7 @@ def overflow(
     Put this operator last, because later operators run in the reader's thread. Each subscriber has its own queue.
 
     Args:
-        limit: how many items may wait, besides the one that the reader is working on.
+        limit: how many items may wait before ``policy`` decides. The item that the reader is working on does not count.
         policy: see above.
         scheduler: where the reader gets its items, for example an ``EventLoopScheduler()`` or an asyncio loop. By
             default, this is the subscriber's scheduler, otherwise the event loop that runs at the subscription,
@@ -151,7 +151,10 @@ class _Queue:
         self._changed = threading.Condition(self._lock)
         self._waiting: deque[Any] = deque()
         self._open: dict[Hashable, _Joined] = {}
-        """For each call, the joined text that can still grow. Only joined texts of other calls wait behind it."""
+        """For each call, the joined text that can still grow.
+
+        All items after this text in the queue are joined texts of other calls.
+        """
         self._end: Callable[[ObserverBase[Any]], None] | None = None
         self._is_scheduled = False
         self._reading_thread: threading.Thread | None = None

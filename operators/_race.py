@@ -113,8 +113,8 @@ class _Race:
     def declare_winner(self, runner: _Runner) -> None:
         """End the race: ``runner`` has won.
 
-        Emit the held events of the winner, and the held events of the losers that may be shown. Then dispose the
-        losers, and close their spans.
+        Emit the held events that :meth:`_Runner.take_held` returns for each source. Then dispose the losers, and close
+        their spans.
         """
         self.winner = runner
         self._let_go()
@@ -151,7 +151,7 @@ class _Race:
         self._observer.on_error(error)
 
     def abort(self, error: Exception) -> None:
-        """End the race with an error that is not an Exception, such as a cancellation."""
+        """End the race with a cancellation, a KeyboardInterrupt or a SystemExit. RxPY types all errors as Exception."""
         for runner in self._running:
             runner.subscription.dispose()
         self._running = []
@@ -179,8 +179,8 @@ class _Runner:
     def take_held(self) -> Sequence[tuple[int, object]]:
         """Remove and return the held events, each with its position in the order of arrival.
 
-        The events of a loser are not returned if some of them may have been dropped. They are not returned outside of a
-        run either, because the events of the winner belong to another run.
+        The events of a loser are returned only if the race is in a run, and if none of these events can have been
+        dropped. Outside of a run, each source may be a run of its own, and the events of two runs must not be mixed.
         """
         held, self._held = self._held, deque()
         is_shown = self._race.winner is self or (self._race.is_in_run and len(held) < _MAX_HELD_EVENTS)

@@ -32,8 +32,9 @@ def record(path: AnyPath, *, scheduler: SchedulerBase | None = None) -> Callable
     The file is a cassette: lines of JSON, with times in seconds. The stream itself is unchanged. The cassette of a run
     contains all events of the run, even if only chunks are selected (``flow.observe()``). Each subscription replaces
     the file. If several subscriptions run at once, the file contains the items of the latest subscription. The file is
-    closed when the stream completes, fails or is disposed. Chunks are buffered, up to 64 KiB. Every other item is
-    written at once, together with the buffered chunks. So if the program dies, only the latest chunks can be missing.
+    closed when the stream completes, fails or is disposed. Chunks are buffered, up to 64 KiB. An item that is not a
+    chunk is written at once, together with the buffered chunks. So if the program dies, only the latest chunks can be
+    missing.
 
     Values are written as :mod:`rxflow.types.codec` describes. An object that JSON cannot represent is written as the
     name of its class and its ``str``. Two kinds of text are written as ``***``: a text that looks like an API key, and

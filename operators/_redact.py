@@ -38,9 +38,9 @@ def redact(
 ) -> Callable[[Observable[T]], Observable[T]]:
     r"""Replace all matches of ``pattern`` (like ``map`` with ``re.sub``), even across chunk boundaries.
 
-    The result is as if the whole text were searched at once. Empty matches are ignored. ``replacement`` is a string
-    that is inserted literally, or a function that gets the match and returns a string. The ``regex`` package does the
-    matching. It accepts the patterns of ``re`` and supports more of Unicode.
+    The result is as if the whole text were searched at once. Empty matches in the text, for example those of ``\b``,
+    are ignored. ``replacement`` is a string that is inserted literally, or a function that gets the match and returns a
+    string. The ``regex`` package does the matching. It accepts the patterns of ``re`` and supports more of Unicode.
 
     Answers, reasoning and the arguments of tool calls are redacted, separately in each LLM call. Their copies in
     ``LLMFinished``, ``LLMFailed`` and ``LLMCancelled`` are redacted too. All other events stay unchanged. The redaction
@@ -68,8 +68,8 @@ def redact(
         TypeError: ``pattern`` is neither a string nor a pattern that was compiled from a string, ``replacement`` is
             neither a string nor a function, or ``hold_back`` is not a number. If the function returns something other
             than a string, the stream ends with a TypeError.
-        ValueError: ``pattern`` is not a regular expression, ``pattern`` matches the empty text, or ``hold_back`` is not
-            above 0.
+        ValueError: ``pattern`` is not a regular expression, ``pattern`` matches the text "" (as ``x*`` does), or
+            ``hold_back`` is not above 0.
     """
     if not (isinstance(replacement, str) or callable(replacement)):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"redact(replacement) takes a string, or a function of the match; got {replacement!r}")

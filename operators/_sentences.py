@@ -71,7 +71,7 @@ def sentences() -> Callable[[Observable[T]], Observable[T]]:
 class _Sentences:
     def __init__(self) -> None:
         self._held: list[str] = []
-        self._decided = 0  # the index of the held text at which the search for the end of the sentence continues
+        self._decided = 0  # the search for the end of the sentence continues at this index of the joined held text
         self._is_undecided = False
 
     def feed(self, text: str) -> Sequence[str]:
@@ -151,7 +151,7 @@ def _end_unless(goes_on: Callable[[str], bool], text: str, end: int) -> int:
 
 
 def _is_list_number(text: str) -> bool:
-    """Return whether the last line of ``text`` is only a number of at most three digits, as before a list item."""
+    """Return whether the last line of ``text`` is one to three digits. Such a line may begin a list item."""
     *_, line = text.split("\n")
     number = line.strip()
     return number.isdigit() and len(number) <= 3 and len(line) < _MAX_WORD_CHARACTERS

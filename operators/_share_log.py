@@ -120,7 +120,7 @@ class _Shared:
         return Disposable(reader.leave)
 
     def leave(self, reader: _Reader) -> None:
-        """Remove a subscriber. If no subscriber is left, treat the source as ``on_zero`` defines."""
+        """Remove a subscriber. If none is left, ``on_zero`` decides whether and when the source is disposed."""
         run = reader.run
         with self._lock:
             if reader not in run.readers:
@@ -191,7 +191,7 @@ class _Run:
 
 
 class _Reader:
-    """One subscriber and its position in the log. Only the thread that has taken the token delivers items."""
+    """One subscriber and its position in the log. A call must take the single ``_token`` before it delivers items."""
 
     __slots__ = ("_observer", "_on_leave", "_reader", "_token", "run")
 

@@ -201,7 +201,7 @@ class _Meters:
     def _end(self, call: _Call, event: Happened) -> None:
         self._calls.remove(call)
         usage = event.usage if isinstance(event, LLMFinished) else UsageMetrics()
-        # Some servers report 0 for every number of tokens. The call is then treated as if nothing was reported.
+        # Some servers report 0 in all token fields. Such a call is treated like a call without a report.
         output = usage.completion_tokens if usage.total_tokens or usage.completion_tokens else None
         cost = event.cost if isinstance(event, LLMFinished | LLMFailed | LLMCancelled) else None
         for meter in call.meters:

@@ -19,7 +19,7 @@ def stop_at(text: str, *, inclusive: bool = False) -> Callable[[Observable[T]], 
     """Complete when an answer contains ``text`` (like ``take_until``), even across chunk boundaries.
 
     The source is then disposed. The answer is emitted up to ``text``, or including ``text`` if ``inclusive`` is True.
-    A part of the answer is held back only while it may be the beginning of ``text``. The last character is held too,
+    A part of the answer is held back while it may be the beginning of ``text``. The last character is always held back,
     because an accent or the rest of an emoji may follow. Only answers are searched, each call separately. Reasoning and
     the arguments of tool calls are not searched. The whole stream ends, with all calls in it. To end only one call,
     apply this operator to the stream of that call. ::
@@ -110,7 +110,7 @@ class _Searcher:
         return (rest,) if rest else ()
 
     def _find_possible_start(self, text: str) -> int:
-        """Return the first index at which the wanted text may begin, to continue in the next chunk.
+        """Return the first index from which the rest of ``text`` is a beginning of the wanted text.
 
         If there is no such index, return the length of ``text``.
         """

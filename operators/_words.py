@@ -13,7 +13,8 @@ from rxflow.operators._core import load_regex, shape_text
 
 T = TypeVar("T")
 
-# White space as Unicode and the regex package define it. \x1c to \x1f are excluded: only re counts them as white space.
+# White space as Unicode and the regex package define it. These two patterns are compiled by re, whose \s also contains
+# \x1c to \x1f. So the patterns exclude these characters.
 _SPACE = re.compile(r"[^\S\x1c-\x1f]")
 _WORD = re.compile(r"[^\S\x1c-\x1f]*[\S\x1c-\x1f]+(?=[^\S\x1c-\x1f])")
 

@@ -71,7 +71,7 @@ class ThreadCount(Protocol):
         ...
 
     def reader(self) -> Work:
-        """Count one more reader. A reader is another thread than the loop's, and waits for the items of a run."""
+        """Count one more reader: a thread, other than the loop's, that waits for the items of a run."""
         ...
 
     def pause(self) -> Pause | None:

@@ -92,9 +92,10 @@ async def off_the_loop(function: Callable[[], T]) -> T:
 
 
 async def on_this_loop(future: Future[T]) -> T:
-    """Await a future that any thread may resolve, like ``asyncio.wrap_future``.
+    """Await ``future``. Any thread may resolve ``future``.
 
-    There is one difference: if the loop's own thread resolves the future, the loop is not woken.
+    ``asyncio.wrap_future`` always sends a wake-up to the loop. This function sends none if the loop's own thread
+    resolves the future, because the loop is then already awake.
     """
     if future.done():
         return future.result()

@@ -34,7 +34,7 @@ Seconds: TypeAlias = float | timedelta
 """A time, in seconds or as a timedelta."""
 
 TRIGGER_PAYLOAD = "crewai_trigger_payload"
-"""The name of the input with the data that triggered a crew or a flow, such as a mail or a form.
+"""The name of an input. The input is the data, for example a mail, that triggered a crew or a flow.
 
 A flow passes this input to each start method that has a parameter of this name. In a crew, the first task shows the
 input to its model by default.
@@ -162,7 +162,7 @@ NATIVE_TO_CREWAI = frozenset(
 """The providers that CrewAI calls without LiteLLM. ``LLM.is_litellm`` is False for them by default."""
 
 _OWN_MODELS_ONLY = NATIVE_TO_CREWAI - {"hosted_vllm", "ollama", "ollama_chat", "openrouter"}
-"""These providers have no models such as ``openai/gpt-oss-20b``, with another provider at the start of the name."""
+"""The names of these providers' models never begin with another provider, unlike Groq's ``openai/gpt-oss-20b``."""
 
 _REFUSED_BY_LLM = {
     "callbacks": ("call them for each request", "register them with litellm.callbacks, or subscribe to llm.events()"),
@@ -190,9 +190,9 @@ ABSENT_METHODS: Mapping[str, Mapping[str, str]] = {
 
 
 def check_options(kind: str, given: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
-    """Return the given options, except those in :data:`REFUSED` that are switched off (None, False, empty …).
+    """Check the given options, and return them. ``own`` has the names of rxflow's own options.
 
-    ``own`` has the names of rxflow's own options.
+    An option in :data:`REFUSED` is accepted if it is switched off (None, False, empty …). The result leaves it out.
 
     Raises:
         ValueError: an option in :data:`REFUSED` is switched on, or an option is unknown.
@@ -281,10 +281,10 @@ class Parameter(Generic[P]):
 
 
 class Configurable(BaseModel):
-    """A pydantic model whose fields may also come from ``config``, such as an entry of a YAML file.
+    """A pydantic model whose fields may also come from ``config``.
 
-    Keyword arguments take precedence over ``config``. A keyword argument None counts as not given. The options in
-    :data:`IGNORED` can be set and read, but have no effect.
+    ``config`` is a mapping, for example an entry of a YAML file. Keyword arguments take precedence over ``config``. A
+    keyword argument None counts as not given. The options in :data:`IGNORED` can be set and read, but have no effect.
 
     JSON cannot represent functions, classes and LLM objects. In the model's JSON, a field with such a value is null,
     and a list lacks such items. A UserWarning reports this.
@@ -340,8 +340,8 @@ class Configurable(BaseModel):
     def _write_as_json(self, value: Any, info: FieldSerializationInfo) -> Any:
         """Return ``value`` in a form for JSON; None if JSON cannot represent it.
 
-        From a list, leave out the items that JSON cannot represent. If the option was given, warn about each value that
-        is left out.
+        From a list, leave out the items that JSON cannot represent. Warn about each value that is left out, but not
+        about the values in a field's default.
         """
         kept: list[Any] = []
         for item in cast(list[Any], value) if isinstance(value, list) else [value]:

@@ -22,7 +22,8 @@ from rxflow.types import UsageMetrics
 
 _TABLE = "model_prices_and_context_window_backup.json"
 _MAX_ENTRY_BYTES = 64 * 1024
-# In LiteLLM's names of models, such a part follows the provider and chooses an API: "openai/responses/gpt-5".
+# Matches the route in LiteLLM's name of a model. The route follows the provider, and chooses an API: "responses/" in
+# "openai/responses/gpt-5".
 _ROUTES = re.compile(r"(?:responses|converse|invoke)/")
 _TOKEN_THRESHOLD = re.compile(r"_above_(\d+)k_tokens$")
 
@@ -61,11 +62,11 @@ def _read_entry(model: str) -> Entry | None:
 
 
 def _parse_entries(table: bytes, model: str) -> Mapping[str, Entry]:
-    """Return all entries of the table that :func:`_pick` needs for ``model``. There may also be other entries."""
+    """Return all entries of ``table`` that :func:`_pick` needs for ``model``. The result may have more entries."""
     if b'": {' not in table[:1000]:  # parse the whole table, because it does not have LiteLLM's usual form
         return cast(dict[str, Entry], from_json(table))
     names, found = _names_of(model), dict[str, Entry]()
-    end_of_key = to_json(names[-1])[1:] + b": {"  # every one of ``names`` ends with the last one
+    end_of_key = to_json(names[-1])[1:] + b": {"  # the last name is a suffix of all ``names``
     at = table.find(end_of_key)
     while at >= 0:
         begin = table.rindex(b'"', 0, at)
@@ -81,7 +82,7 @@ _decoder = json.JSONDecoder()
 
 
 def _names_of(model: str) -> tuple[str, ...]:
-    """Return the names under which the table may have ``model``. Each of these names ends with the last one."""
+    """Return the names under which the table may have ``model``. The last name is a suffix of each other name."""
     provider, separator, name = model.partition("/")
     if not separator:
         return (model,)

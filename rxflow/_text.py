@@ -105,7 +105,7 @@ def _is_cut_off(text: str, place: int) -> bool:
 
 
 def _only_candidate(text: str) -> str:
-    """Return the part of ``text`` to parse if ``text`` has no complete object or list.
+    """Return the part of ``text`` that should be parsed. ``text`` has no complete object or list.
 
     If ``text`` has an opening bracket or brace, this part begins at the first one. Otherwise, it is the whole text
     without its code fence. The text may be a number or a string, for example.
@@ -225,7 +225,7 @@ def show_line(text: str) -> str:
 
 
 def show_title(text: str) -> str:
-    """Return the shortened first line of ``text``, which is the name or the description of a task."""
+    """Return the first line of ``text``, shortened. ``text`` is the name or the description of a task."""
     return shorten(text.strip().partition("\n")[0])
 
 

@@ -105,7 +105,7 @@ def _adapt(original: Any, call: Callable[..., Any]) -> BaseTool:
         ),
         "max_usage_count": getattr(original, "max_usage_count", None),
     }
-    if schema is not None:  # if there is no schema, FunctionTool reads the arguments from the signature
+    if schema is not None:  # without args_schema, FunctionTool reads the arguments from the signature
         options["args_schema"] = _model_of(original.name, schema)
     if callable(cached := getattr(original, "cache_function", None)):
         options["cache_function"] = cached

@@ -84,8 +84,8 @@ class Parameters:
     def arguments_of(self, model: BaseModel) -> dict[str, Any]:
         """Return the arguments in ``model`` as a dict from parameter names to values.
 
-        Nested models stay models. If an argument was not given, the dict leaves it out, so that the function's own
-        default applies. If the function has no default, the dict has the default of the schema.
+        Nested models stay models. If an argument was not given, and the function has a default for it, the dict leaves
+        the argument out. If the function has no default for it, the dict has the default of the schema.
         """
         arguments = {
             self.fields.get(field, field): getattr(model, field)

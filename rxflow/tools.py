@@ -144,12 +144,12 @@ class BaseTool(BaseModel, ABC):
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """Call the tool in sync code.
 
-        The arguments are validated and converted. By default, unknown arguments are dropped.
+        The arguments are validated and converted. By default, unknown keyword arguments are dropped.
 
         Raises:
             ValueError: the arguments are not valid.
-            TypeError: the tool is async and an event loop runs in this thread, there are too many arguments, or a
-                parameter got two values.
+            TypeError: there are too many positional arguments, a parameter got two values, or an async tool was called
+                in the thread of a running event loop.
             ToolUsageLimit: the tool was called too often.
             Exception: the tool's own error.
         """
@@ -214,8 +214,9 @@ class BaseTool(BaseModel, ABC):
     def claim(self, *, is_async: bool = True) -> _Function:
         """Count one use, and return the function that does the work. Raises ToolUsageLimit if no use is left.
 
-        The function is a coroutine function or a sync function. A sync function should run in a worker thread, and may
-        return a coroutine, which the caller must await.
+        If ``is_async`` is True and the class defines ``_arun``, the function calls ``_arun``. Otherwise it calls
+        ``_run``. Async code should call a sync function in a worker thread. If a sync function returns a coroutine, the
+        caller must await the coroutine.
         """
         with _counting:
             if self.is_used_up:
@@ -267,8 +268,8 @@ class FunctionTool(BaseTool):
 
         Raises:
             ValueError: there is neither a ``description`` nor a docstring.
-            TypeError: ``func`` has no ``__name__`` (a ``partial`` has none), or models cannot call ``func``; see
-                :class:`BaseTool`.
+            TypeError: ``func`` has no ``__name__`` (a ``partial`` has none), has a positional-only parameter, is an
+                unbound method, or does not match ``args_schema``.
         """
         own_name = getattr(func, "__name__", None)
         if not isinstance(own_name, str):
@@ -295,7 +296,8 @@ class FunctionTool(BaseTool):
 def _find_result_schema(function: _Function) -> type[BaseModel] | None:
     """Return the return annotation of ``function`` if it is a pydantic model; otherwise None.
 
-    Return None also for the output of a crew or a task, because an LLM reads the text of such an output.
+    Return None also if the annotation is the class of a crew's or task's output. An LLM reads the text of such an
+    output, not its JSON.
     """
     try:
         returned: Any = get_type_hints(function).get("return")
@@ -394,8 +396,8 @@ def tool(
 
     Raises:
         ValueError: the function has no docstring.
-        TypeError: the object has no ``__name__`` (a ``partial`` has none), or models cannot call it; see
-            :class:`BaseTool`.
+        TypeError: the decorated object has no ``__name__`` (a ``partial`` has none), has a positional-only parameter,
+            or is an unbound method.
     """
 
     def make(function: _Function) -> FunctionTool:

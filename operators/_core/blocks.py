@@ -99,7 +99,7 @@ class Batch(Sequence[Event]):
 class Backlog:
     """Events that wait to be written. One thread may add events while another thread takes events, without a lock.
 
-    If a chunk has the same origin as the previous chunk, it is added to the last block. So the taking thread never
+    A chunk that has the same origin as the previous chunk can be added to the last block. So the taking thread never
     removes the last block. The adding thread adds the text of a chunk first, and then the time. The taking thread takes
     only chunks that have a time, so it never takes half a chunk.
 
@@ -130,7 +130,7 @@ class Backlog:
         return max(0, self.next - self.taken)  # an event may be taken before the other thread increments `next`
 
     def add(self, event: Event) -> None:
-        """Add an event with the number ``next``. If :func:`find_origin` finds an origin, begin a new block."""
+        """Add an event with the number ``next``. An event with an origin (:func:`find_origin`) begins a new block."""
         self.origin = origin = find_origin(event)
         if origin is None:
             self.add_alone(event if event.seq == self.next else renumber(event, self.next))
@@ -141,7 +141,7 @@ class Backlog:
             self._parts.append(block)
 
     def take(self, limit: int) -> Sequence[Event]:
-        """Remove and return the oldest events, at most ``limit``. If there is a block, return a :class:`Batch`."""
+        """Remove and return the oldest events, at most ``limit``. Events in blocks are returned in a :class:`Batch`."""
         parts = self._parts[:limit]
         if Block not in map(type, parts):
             del self._parts[: len(parts)]

@@ -61,10 +61,11 @@ class CallTracker(Generic[C]):
     A call ends in one of these cases:
 
     - The ``Finished``, ``Failed`` or ``Cancelled`` event of the call arrives.
-    - The method around the call ends, because the method may have cancelled the call.
+    - The method around the call ends. If the method cancelled the call, perhaps no other event reports this.
     - The output of the call is retracted.
     - The same agent begins its next call in the same task, and neither call was announced by an ``LLMStarted`` event.
       An announced call does not need this case, because an event reports its end.
+    - The next voice of the call begins, if the voices of the call are tracked separately.
     """
 
     def __init__(self) -> None:
@@ -114,7 +115,7 @@ class CallTracker(Generic[C]):
         return [call for call in self if call.span_id == span_id]
 
     def find_superseded(self, new: C) -> list[C]:
-        """Return the calls that end because ``new`` begins. Calls with the same span as ``new`` also end."""
+        """Return the calls that end because ``new`` begins: the last two cases of :class:`CallTracker`."""
         speaker = None if new.span_id in self._announced else new.speaker
         ended = {call.span_id for call in self if call.speaker == speaker and call.span_id not in self._announced} | {
             new.span_id
@@ -145,7 +146,10 @@ class QuestionTracker:
 
 
 def is_retracted(item: object, retracted: Retracted) -> bool:
-    """Return whether ``retracted`` makes ``item`` void. True if ``item`` is neither a chunk nor reasoning."""
+    """Return whether ``retracted`` makes ``item`` void.
+
+    An item that is neither a chunk nor reasoning always counts as void.
+    """
     return not isinstance(item, StreamChunk | ReasoningChunk) or retracted.covers(item)
 
 

@@ -165,9 +165,10 @@ _SECRET = re.compile(
 )
 _BEARER_TOKEN = re.compile(rb"(?i)(bearer )(?:[\w.~+/=-]|\\+/){8,}")
 _SECRET_NAMES = rb"[\w-]*api[_-]?key|[\w-]*authorization|[\w-]*password|[\w-]*secret|[\w-]*access[_-]?token"
-# Matches a name and its value, also in JSON inside a JSON string, at any depth d. Let n be 2**d - 1. There are n
-# backslashes before each quote around a name or a value, and 2n + 1 backslashes before a quote inside a value. Before
-# these 2n + 1 backslashes, there may be escaped backslashes, each written as 2n + 2 backslashes.
+# Matches a name and its value. They may be in JSON inside a JSON string, at any depth. Let d be the number of strings
+# around them, and n be 2**d - 1. A quote around a name or a value has n backslashes before it. Inside a value, a quote
+# has 2n + 1 backslashes before it, and a backslash is written as 2n + 2 backslashes. For example, with d = 1 and
+# n = 1, the value a"b is written as \"a\\\"b\".
 _NAMED_SECRET = re.compile(
     rb'(?i)("(?:%s)(?P<depth>\\*)"\s*:\s*(?P=depth)")'
     rb'(?:[^"\\]|\\++[^"]|(?:(?P=depth){2}\\\\)*+(?P=depth){2}\\")++' % _SECRET_NAMES

@@ -33,9 +33,9 @@ class GrowingJson(Generic[V]):
     """Reads JSON that arrives in pieces, perhaps with other text around the JSON.
 
     ``read`` creates a value from JSON text, or raises ValueError if the text does not fit yet. Each reading parses the
-    unfinished JSON from its beginning. To save time, a long text is not read again after each piece. So all readings
-    together take at most about 130 times as long as one reading of the final text. If a second object follows the first
-    one, later values come from the second object.
+    unfinished JSON from its beginning. To save time, a long text is read again only when it has grown by 1/128. So all
+    readings together take at most about 130 times as long as one reading of the final text. If a second object follows
+    the first one, later values come from the second object.
     """
 
     def __init__(self, read: Callable[[str], V]) -> None:
@@ -92,7 +92,7 @@ class GrowingJson(Generic[V]):
             except ValueError:  # the value does not fit, perhaps because its last part is incomplete
                 continue
             if self._last is not None and not has_fields(value):
-                break  # an object without fields of the pydantic model follows the answer, for example in a remark
+                break  # this later object has no fields of the pydantic model, so it is not the answer
             self._accepted = written
             return self.if_new(value)
         return ()

@@ -34,7 +34,7 @@ _short.maxstring = _short.maxother = 60
 
 
 def get_text(item: object) -> str | None:
-    """Return the text of an item. Return None if the item has no text, for example a tool call."""
+    """Return the text of an item. For an item without text (for example, a piece of a tool call), return None."""
     if isinstance(item, StreamChunk):
         return item.content if item.chunk_type is _TEXT else None
     if isinstance(item, str):
@@ -166,7 +166,7 @@ def select(selection: Selection[U]) -> Callable[[Observable[Any]], Observable[U]
 def also(kind: type[U]) -> Callable[[Observable[T]], Observable[T | U]]:
     """Create an operator that adds the events of the class ``kind`` to the selection of a run.
 
-    Apply this operator after an operator that emits new events of the class. Otherwise the selection would drop them.
+    Use this with an operator that emits new events of the class. Without this, the selection would drop the new events.
     """
     widened: Callable[[Observable[T]], Observable[T | U]] = reselect(lambda shown: _widen(shown, kind))
     return lambda source: widened(source) if isinstance(source, EventStream) else source
@@ -291,8 +291,8 @@ class Attempts:
 def create_join(source: Observable[Any]) -> Join:
     """Return a function that prepares another stream to continue or replace ``source``.
 
-    If ``source`` is an EventStream, the function is :func:`convert_to_events`. Otherwise the function returns the other
-    stream unchanged.
+    The function takes the other stream, and a border or None. If ``source`` is an EventStream, the function is
+    :func:`convert_to_events`. Otherwise the function returns the other stream unchanged.
     """
     return convert_to_events if isinstance(source, EventStream) else _leave_as_it_is
 
@@ -304,8 +304,8 @@ def _leave_as_it_is(other: Observable[Any], border: Border | None) -> Observable
 def convert_to_events(other: Observable[Any], border: Border | None) -> Observable[Any]:
     """Return an Observable of the events of ``other``.
 
-    If ``other`` is a run, the result has all its events, whatever was selected from them. So later operators see when
-    the calls of ``other`` end. If ``border`` is given, ``other`` becomes a part of the run with this border.
+    If ``other`` is a run, the result has all its events, whatever was selected from them. So later operators see the
+    end of each call in ``other``. If ``border`` is given, ``other`` becomes a part of the run with this border.
 
     Strings become chunks. An item that is neither an event nor a string ends the stream with a TypeError, because a
     selection of chunks would drop that item silently.

@@ -251,7 +251,7 @@ class _Lanes:
             try:
                 observer.on_error(error)
             except Exception as raised:
-                if raised is not error:  # a reader that has no on_error raises the error again
+                if raised is not error:  # `error` itself is ignored: a reader without on_error raises it again
                     raise
 
         self._end(fail)

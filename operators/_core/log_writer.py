@@ -23,7 +23,7 @@ from rxflow.types import Event, FlowPaused, Started, StreamChunk
 MAX_WAITING_EVENTS = 50_000
 """How many events may wait in memory for a store that is slower than the run. If more wait, the run fails."""
 MIN_BATCH_EVENTS = 256
-"""If this many events wait, they are written at once, and not in the next step of the event loop."""
+"""If this many events wait, they are written at once. In the pause after a burst, ``MAX_BATCH_EVENTS`` is the limit."""
 MAX_BATCH_EVENTS = 1024
 BURST_EVENTS = 64
 """After a batch of at least this many events, the next write waits ``BURST_PAUSE_S``.
@@ -169,8 +169,11 @@ class LogWriter(ObserverBase[Event]):
     def _advance(self) -> None:
         """Do what is due when ``_waiting.next`` reaches ``_limit``.
 
-        If no write is scheduled or in progress, begin one. If too many events wait, fail. Otherwise, if a write is
-        scheduled, perform it now.
+        The first case that is true applies:
+
+        - No write is scheduled or in progress: begin one.
+        - Too many events wait: fail.
+        - A write is scheduled: perform it now.
         """
         if not self._turn.is_taken:
             self._begin()
@@ -180,9 +183,10 @@ class LogWriter(ObserverBase[Event]):
             self._write_now()
 
     def _begin(self) -> None:
-        """Schedule a write for the next step of the loop, because one read from the network brings many events.
+        """Schedule a write for the next step of the loop.
 
-        Without a loop, or after a call of :meth:`end`, write at once.
+        One read from the network brings many events in one step. So one batch contains all of them. Without a loop, or
+        after a call of :meth:`end`, write at once.
         """
         if self._turn.take():
             loop = self._loop = running_loop()
@@ -236,7 +240,8 @@ class LogWriter(ObserverBase[Event]):
                 reply.add_done_callback(partial(self._resume, end))
                 return
             self._takes_blocks = self._log.takes_blocks(self._writer.run_id)
-            if not self._takes_blocks:  # the log wants event objects: use no blocks and no pause
+            if not self._takes_blocks:
+                # The log wants single event objects. So add no chunks to blocks, and skip the pause after a burst.
                 self._waiting.origin = None
                 self._not_before = 0.0
             if not self._go_on(reply, end):

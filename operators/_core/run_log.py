@@ -87,7 +87,10 @@ class Writer:
     generation: int = 0
 
     def may_begin(self, events: Sequence[Event]) -> bool:
-        """Return whether ``events`` may begin a run that the log does not know. If not, the run was forgotten."""
+        """Return whether the run may begin with ``events``.
+
+        If the result is False, and the log does not know the run, the run was forgotten.
+        """
         return not self.generation and (not events or events[0].seq == 0)
 
 
@@ -160,8 +163,9 @@ class Log(ABC):
     def takes_blocks(self, run_id: str) -> bool:
         """Return whether :meth:`append` accepts a :class:`~rxflow.operators._core.blocks.Batch` for this run.
 
-        A Batch has chunks as columns. A store that can keep or encode columns needs much less time for writing. Other
-        stores do not override this method, and get event objects.
+        A Batch stores consecutive chunks as columns: a list of their texts, and a list of their times. A store that can
+        keep or encode columns needs much less time for writing. Other stores do not override this method, and get event
+        objects.
         """
         return False
 
@@ -240,8 +244,9 @@ class Lease:
 def has_lapsed(until: float, seconds: float, ago: float = 0) -> bool:
     """Return whether a lease lapsed at least ``ago`` seconds ago. The lease lasts ``seconds``, and ends at ``until``.
 
-    A restart of the machine also ends the lease. The clock then starts again at 0. So if ``until`` is more than
-    ``seconds`` from now, the machine was restarted, and the lease counts as lapsed at the restart.
+    A restart of the machine also ends the lease. The clock then starts again at 0. Without a restart, ``until`` is at
+    most now plus ``seconds``. If ``until`` is later, the machine was restarted, and the lease counts as lapsed at the
+    restart.
     """
     now = time.monotonic()
     return until <= now - ago or (until > now + seconds and now >= ago)

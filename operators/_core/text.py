@@ -23,7 +23,8 @@ from rxflow.types import Cancelled, Failed, Finished, LLMStarted, Retracted
 T = TypeVar("T")
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# Finds patterns that look at the end of the text. A match there may change when more text arrives.
+# Finds patterns with conditions on the text after a match. A match at the end of the text so far may change when more
+# text arrives.
 _SEES_THE_END = re.compile(r"\\[bBZzmMXR]|\$|\(\?!")
 # Finds patterns for which every further character may change a match. Waiting for one more character does not help.
 _FORBIDS_THE_END = re.compile(r"\\B|\(\?!(?:\\[bBZz]|\$)")
@@ -78,7 +79,7 @@ def shape_text(make: Callable[[], Shaper]) -> Callable[[Observable[T]], Observab
     Items without text pass unchanged. A voice ends in one of these cases:
 
     - Its call ends (see :class:`~rxflow.operators._core.calls.CallTracker`).
-    - An item without text follows in the call, such as a tool call.
+    - The call emits an item without text, for example a piece of a tool call.
     - The other voice of the call begins, for example the answer after the reasoning.
     - The stream ends.
 
@@ -301,8 +302,9 @@ class PartialPattern:
     more text. All matches that begin before that index are certain. The atomic group keeps ``regex`` from looking for
     other ways to match.
 
-    A condition such as ``$`` depends on the next character. If the pattern has such a condition, the search with the
-    twin is repeated without the last character. For ``\\B`` and similar conditions, even that is not enough. If the
+    A condition such as ``$`` depends on the next character. If the pattern has such a condition, the twin requires one
+    more character after the pattern. The twin is then searched for twice: in the whole text, and in the text without
+    its last character. The smaller index counts. For ``\\B`` and similar conditions, even that is not enough. If the
     pattern has one of these, no match that begins in the last ``window`` characters is certain.
 
     Raises:
@@ -348,7 +350,7 @@ class PartialPattern:
         return index
 
     def is_open(self, text: str, start: int) -> bool:
-        """Return whether ``text`` may contain the beginning of a match, at ``start`` or later, that needs more text."""
+        """Return whether an unfinished match may begin at ``start`` or later. An unfinished match needs more text."""
         found = self._twin.search(text, start, partial=True)
         return found is not None and found.start() < len(text)
 

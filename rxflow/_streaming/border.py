@@ -79,7 +79,7 @@ class Border:
         return event
 
     def admit(self, item: T) -> T:
-        """Return the next item with its number and time; while a race of the run is undecided, only with its time."""
+        """Return ``item`` with its number and time. While a race of the run is undecided, ``item`` gets no number."""
         if not self.holds:
             return self.stamp(item)
         if isinstance(item, StreamChunk):
@@ -107,7 +107,7 @@ class Border:
         return RunPart(subscribe)
 
     def enter(self, source: Observable[T]) -> Observable[T]:
-        """Wrap ``source``, so that its operators find this border when they are subscribed."""
+        """Wrap ``source``. When the result is subscribed, the operators inside ``source`` find this border."""
 
         def subscribe(observer: ObserverBase[T], scheduler: SchedulerBase | None = None) -> DisposableBase:
             with self.activate():
@@ -125,9 +125,9 @@ class Border:
             _current.reset(token)
 
     def close_spans(self, reason: str = DEFAULT_STOP_REASON) -> list[Event]:
-        """Return the events that close the open spans, innermost first. After this call, the run emits nothing more.
+        """Return the events that close the open spans, innermost first.
 
-        This is for code that ends a stream before the run ends.
+        This is for code that ends a stream before the run ends. Afterwards, the border drops all events of the run.
         """
         passages, self._passages = self._passages, []
         return [event for passage in passages for event in passage.close_spans(reason)]
@@ -253,7 +253,7 @@ class Passage(Holder, ObserverBase[Event]):
         return closing
 
     def _end(self) -> ObserverBase[Event]:
-        """Close the open spans. Return the observer for the terminal; a dummy observer if the passage is over."""
+        """Close the open spans. Return the observer for the terminal; a dummy if the passage was already over."""
         if self._is_over:
             return _NOBODY
         if self._stopped:
@@ -423,7 +423,7 @@ class Guard(ObserverBase[T], Generic[T]):
         self._on_ending()
 
     def _report(self, error: Exception) -> None:
-        """Report an error that nobody can catch: to the loop's exception handler or, without a loop, to the logger."""
+        """Report an uncatchable error to the loop's exception handler, or to the logger if there is no loop."""
         loop = running_loop()
         if loop is None:  # for example, because the loop has ended
             logger.error("an observer of an rxflow run raised", exc_info=error)

@@ -45,8 +45,9 @@ def from_async(work: Callable[[Callable[[T], None]], Awaitable[None]]) -> Observ
 def from_coroutine(scope: Scope, work: Callable[[Emitter], Awaitable[None]]) -> Observable[Event]:
     """Return an Observable of the events of a leaf. The leaf is the coroutine ``work(emitter)``.
 
-    ``work`` can also run other Observables through the emitter, as a part of the leaf. Disposing the leaf disposes
-    these Observables at once, in the same thread. So the connection to a provider closes even if the loop is busy.
+    ``work`` can also run other Observables through the emitter, as a part of the leaf. Disposing the leaf also
+    disposes the subscriptions to these Observables. This happens at once, in the thread that disposes the leaf. So the
+    connection to a provider closes even if the loop is busy.
     """
 
     def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
@@ -251,7 +252,9 @@ _CANCELLED: dict[type[e.Failed], type[e.MethodCancelled] | type[e.TaskCancelled]
 
 
 class Unanswered(BaseException):
-    """Nobody answers a question. Other work of the run continues to its end. Then the run pauses.
+    """Raised in code that asks a question, if nobody answers.
+
+    The other work of the run continues to its end. Then the run pauses.
 
     This is not a subclass of Exception. Otherwise ``except Exception`` in users' code would catch it, and the code
     would continue without the answer.
@@ -308,10 +311,13 @@ def merge_patiently(sources: Sequence[Observable[T]]) -> Observable[T]:
 
 
 async def all_of(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Run ``works`` concurrently, and return their results in order. The first error stops the others, and is raised.
+    """Run ``works`` concurrently, and return their results in order.
 
-    An Unanswered does not stop the others. It is raised when all works have ended. A SystemExit or KeyboardInterrupt of
-    one of the ``works`` is raised only in the caller's task. In the task of that work, the error would end the loop.
+    The first error stops the other works, and is raised. An Unanswered does not stop the other works. It is raised when
+    all works have ended.
+
+    Each work has a task of its own. A SystemExit or KeyboardInterrupt from this task would end the loop. So only the
+    caller's task raises such an error.
     """
     first: BaseException
     unanswered: list[Unanswered] = []

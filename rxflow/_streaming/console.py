@@ -208,10 +208,12 @@ class _StandardError(logging.Handler):
 
 
 def has_console() -> bool:
-    """Return whether a question may be shown here: in a terminal, not in a notebook, a server's log or a pipe.
+    """Return whether a question may be asked here.
 
-    Outside of notebooks, also return True if the program has replaced ``input()`` with a function of its own, as tests
-    do. That function then asks the question.
+    - In a terminal: always.
+    - In a notebook: never.
+    - Elsewhere, for example with a pipe: only if the program has replaced ``input()`` with a function of its own, as
+      tests do. That function then asks the question.
     """
     kernel: Any = sys.modules.get("ipykernel.kernelapp")
     # a program may import ipykernel without being a notebook

@@ -90,7 +90,10 @@ class Emitter:
             self.run.leftovers.add(self._awaited)
 
     def cancel(self) -> None:
-        """Dispose the leaf: close it, and refuse all later requests of its code. May be called from any thread."""
+        """Dispose the leaf, and stop everything that it started. May be called from any thread.
+
+        If the leaf's code later tries to start new work, the code gets a CancelledError.
+        """
         if not self.is_closed:
             self.is_cancelled = True
             self.run.note_stopped(self.origin.span_id)

@@ -1,4 +1,4 @@
-"""Feeds: objects that fill a log while readers pull.
+"""Feeds: objects that fill a log with items. A feed starts when a reader asks for the first item.
 
 The items come from a subscription or from a plain iterator. Programs use plain iterators in their tests.
 """
@@ -32,7 +32,7 @@ Source = TypeVar("Source")
 
 
 class Feed(Protocol):
-    """Fills a log while readers pull."""
+    """Fills a log with items. Readers ask for items with :meth:`pull` and :meth:`pull_async`."""
 
     @property
     def result(self) -> Any:
@@ -78,7 +78,10 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
 
     @abstractmethod
     def _subscribe(self, source: Source, leaf: Emitter | None, *, blocking: bool) -> None:
-        """Subscribe this observer. Call :meth:`_hold` with the handle before any code of the source runs.
+        """Subscribe this observer to ``source``.
+
+        A subclass implements this method. The method must pass the run's handle to :meth:`_hold` before any code of
+        ``source`` runs.
 
         ``blocking`` is True if this thread will wait for the items.
         """
@@ -222,10 +225,12 @@ class SubscribedFeed(ObserverBase[Signal], Generic[Item, Signal, Source]):
 class _PlainFeed:
     """Takes items from a plain iterator, but only while a reader pulls.
 
-    When an output is closed before the end of its generator, the generator is closed too. So the generator cleans up
-    at once, and not only when it is garbage-collected. An async generator is closed by the output's ``aclose()``, but
-    not by ``close()``. While readers wait for the generator's next item, the generator cannot be closed. The last of
-    these readers then closes it, even if that reader was cancelled or interrupted.
+    Closing an output also closes its generator. So the generator cleans up before it is garbage-collected.
+    There are two limits:
+
+    - The output's ``aclose()`` closes an async generator. ``close()`` does not, because that needs ``await``.
+    - While readers wait for the generator's next item, the generator cannot be closed. In this case, the last waiting
+      reader closes the generator, even if that reader was cancelled or interrupted.
     """
 
     is_running = False
@@ -237,8 +242,8 @@ class _PlainFeed:
         # The code that closes the iterator first takes the iterator from this list. list.pop() is atomic, so only one
         # thread gets the iterator.
         self._to_close = [iterator]
-        # Whether a reader was cancelled or interrupted inside the iterator. A generator ends in this case. So if no
-        # item follows, the items are incomplete.
+        # Whether a reader was cancelled or interrupted inside the iterator. This ends a generator too early, and the
+        # generator then looks exhausted. So if no item follows, the items are incomplete.
         self._is_cut = False
 
     def _take(self, method: str) -> Any:
@@ -292,7 +297,7 @@ class PlainFeed(_PlainFeed):
         self.close()
 
     def _close_if_cancelled(self) -> None:
-        """Close the iterator if the output was cancelled, unless a reader has the turn. That reader then closes it."""
+        """Close the iterator if the output was cancelled. If a reader holds the lock, leave this to that reader."""
         if not self._log.is_cancelled or self._turn.locked():
             return
         close = self._take("close")
@@ -332,7 +337,9 @@ class PlainAsyncFeed(_PlainFeed):
                         raise
                     else:
                         self._add(chunk)
-        finally:  # a reader can be cancelled before it has entered the iterator too: anyio's lock suspends it once
+        finally:
+            # A reader can also be cancelled while it acquires the lock. If aclose() was called at that time, aclose()
+            # has left the iterator to this reader.
             await self._close_if_cancelled()
 
     def close(self) -> None:
@@ -345,7 +352,7 @@ class PlainAsyncFeed(_PlainFeed):
         await self._close_if_cancelled()
 
     async def _close_if_cancelled(self) -> None:
-        """Close the iterator if the output was cancelled, unless a reader has the turn. That reader then closes it."""
+        """Close the iterator if the output was cancelled. If a reader holds the lock, leave this to that reader."""
         if not self._log.is_cancelled or self._turn.locked():
             return
         close = self._take("aclose")

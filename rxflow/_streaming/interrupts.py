@@ -4,9 +4,9 @@ When an error ends a ``for`` loop, the iterator of the loop is not informed. The
 garbage-collected: notebooks, debuggers and ``python -i`` keep the error, and the error keeps the frame of the loop. So
 the signal itself must stop the run. While the main thread reads, the handler of SIGINT is wrapped.
 
-Ctrl-C does not stop the run in this case: the main thread waits in RxPY's own ``Observable.run()``, and an operator of
-RxPY subscribes to a run of rxflow in another thread. No handler can be set in that thread, so Ctrl-C ends the wait, but
-not the run.
+There is one exception. While the main thread waits in RxPY's own ``Observable.run()``, an operator of RxPY may use
+another thread to subscribe to a run of rxflow. No handler can be set in that thread. So Ctrl-C ends the wait, but the
+run continues.
 """
 
 from __future__ import annotations

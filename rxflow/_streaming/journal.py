@@ -4,8 +4,10 @@ The journal records methods, model calls, tool calls, questions and state. It is
 generations of the run. If the run was restarted from the beginning, only the events since the last restart count.
 
 A *step* is one call of a method, or one start of a flow. A step is named by the path of flows and methods that leads to
-it. Each name in the path has a number. In an unfinished step, the journal finds model calls, tool calls and questions
-by a hash of their input. Records with the same input are used in their order.
+it. Each name in the path has a number: 0 for the first call or start, 1 for the second.
+
+A resumed run repeats only unfinished steps. In such a step, the journal finds the recorded model calls, tool calls and
+questions by a hash of their input. Records with the same input are used in their order.
 """
 
 from __future__ import annotations
@@ -142,7 +144,7 @@ class Journal(Answerer):
         return (*around, f"{name}#{self._counts[key] - 1}")
 
     def find_start(self, flow: Step) -> e.FlowStarted | None:
-        """Return the FlowStarted event of a flow from before the resumption; None if the flow had not begun."""
+        """Return the FlowStarted event that a flow emitted before the resumption; None if there is none."""
         return self._flows.get(flow)
 
     def find_done(self, flow: Step) -> list[Done]:
@@ -176,7 +178,7 @@ class Journal(Answerer):
         return _take(self._memories[step].tools, hash_tool(name, arguments))
 
     def take_question(self, step: Step, request: e.InputRequested) -> Asked | None:
-        """Remove and return the next record of the same question in ``step``; None if there is none."""
+        """Remove and return the next record in ``step`` of a question like ``request``; None if there is none."""
         return _take(self._memories[step].questions, hash_question(request))
 
     async def find_answer(self, request: e.InputRequested) -> Any:
@@ -305,10 +307,10 @@ class _Reader:
                     yield asked.request
 
     def find_unfinished_text(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
-        """Return the ids of the spans with cut-off text, and the attempts of this text.
+        """Return the ids of the spans whose text must be retracted, and the attempt numbers of this text.
 
-        The resumed run emits this text again. The spans are all spans with text in unfinished steps, except model calls
-        that have an LLMFinished event.
+        These are all spans of unfinished steps that have text, except model calls with an LLMFinished event. The
+        resumed run produces the text again.
         """
         spans: list[str] = []
         attempts: set[int] = set()

@@ -108,7 +108,7 @@ class Last(Generic[E]):
 
     @property
     def is_paused(self) -> bool:
-        """Whether the run has paused, if it has ended."""
+        """Whether the run has paused. This value is valid only after the end of the run."""
         return self._event is None and bool(self.pending)
 
     @property
@@ -127,7 +127,7 @@ class Last(Generic[E]):
 
 
 def _nothing(event: Event) -> None:
-    """Return None for every event, so that no event is logged. No reader needs the log."""
+    """Return None for every event, so that a RunFeed logs no event. This module needs only the result of the run."""
 
 
 def _outcome(log: Log[Never], feed: RunFeed[Never, E]) -> E:
@@ -141,9 +141,9 @@ class RunFeed(SourceFeed[Item, Any], Generic[Item, E]):
     """Logs what ``select`` returns for each event, except None. Also keeps the event that has the run's result.
 
     ``finished`` is the type of the event that has the result. If ``source`` shows a selection of the run's events,
-    ``select`` gets only the selection. The feed also reads the other events of the run, except StreamChunks, because
-    one of these events may have the result. If there is a surrounding run, all events that the feed reads are also
-    emitted in the stream of the surrounding run.
+    ``select`` gets only the selection. The event with the result may be outside the selection. So the feed also reads
+    the unselected events, but no unselected StreamChunks. If there is a surrounding run, all events that the feed reads
+    are also emitted in the stream of the surrounding run.
     """
 
     _behind: Event | None = None
@@ -190,7 +190,7 @@ class RunFeed(SourceFeed[Item, Any], Generic[Item, E]):
             if item is not None:
                 self._log.append(item)
             if value is self._behind:
-                return  # the selection has this event too, just after the Behind with it
+                return  # this event has already come in a Behind, and was tapped and shown then
         if not isinstance(value, StreamChunk):
             self.last.tap(value)
         if self._leaf is not None:

@@ -84,7 +84,8 @@ def start(
 def _find_parent() -> str:
     """Return the id of the run that the calling code belongs to; "" if there is none.
 
-    A new run becomes a child of this run, but not a part of it, because the leaf of the calling code has ended.
+    If there is such a run, the leaf of the calling code has already ended. So a new run becomes a child of that run,
+    but not a part of that run.
     """
     leaf = ambient.get()
     return "" if leaf is None else leaf.origin.run_id
@@ -163,8 +164,8 @@ def for_code_of(leaf: Emitter | None, events: Observable[Event], scope: Scope) -
     """
 
     def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
-        # A subscriber may continue to read a lane after the subscription to the lanes was disposed. So each
-        # subscription keeps the loop thread alive.
+        # A subscriber may dispose the subscription to a run, and continue to read one lane of the run. So the
+        # subscription to the events keeps the loop thread alive too.
         host = hosts.get(scope.run.loop)
         if host is None:
             return events.subscribe(_OfLeaf(observer, leaf, lambda: None), scheduler=scheduler)

@@ -1,4 +1,4 @@
-"""The log of a stream: a growing list of items. Any number of readers can read the log, in threads or in async code."""
+"""A growing list of a stream's items, in memory. Any number of readers can read it, in threads or in async code."""
 
 from __future__ import annotations
 
@@ -123,7 +123,8 @@ class Log(Generic[_T]):
     def wait(self, position: int, new_pause: Callable[[], Pause | None] = lambda: None) -> None:
         """Block this thread until ``has(position)`` is True.
 
-        ``new_pause()`` returns an object that counts one wait; None if the writer's loop does not count waits.
+        ``new_pause()`` returns an object that reports one wait to the writer's loop. If the loop need not know of the
+        wait, ``new_pause()`` returns None.
         """
         while not self.has(position):
             wake, wait = create_wait()

@@ -65,9 +65,10 @@ class Stay(DisposableBase):
 class LoopThread:
     """A thread with an event loop, on which runs live.
 
-    The creator of this object is another thread. The creator's runs live here one after another. Runs that code on the
-    loop starts live here too. Without ``loop``, the new thread creates an asyncio loop. When all runs are over, the new
-    thread waits for the creator's next run if ``is_kept`` is True. Otherwise the new thread ends.
+    The creator of this object is another thread. The creator's runs live here one after another. If code on the loop
+    starts a run without blocking the loop, that run lives here too. Without ``loop``, the new thread creates an asyncio
+    loop. When all runs are over, the new thread waits for the creator's next run if ``is_kept`` is True. Otherwise the
+    new thread ends.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None, *, is_kept: bool = False) -> None:
@@ -234,10 +235,7 @@ class LoopThread:
 
 @contextmanager
 def _open_loop(given: asyncio.AbstractEventLoop | None) -> Generator[asyncio.AbstractEventLoop]:
-    """Open a loop for the ``with`` block, and close the loop as :class:`asyncio.Runner` does.
-
-    If ``given`` is None, create a new loop. :class:`_Tasks` finds the unfinished tasks of a new loop.
-    """
+    """Open ``given`` or a new loop for the ``with`` block, and close the loop as :class:`asyncio.Runner` does."""
     loop = asyncio.new_event_loop() if given is None else given
     tasks = _Tasks()
     if given is None:

@@ -87,7 +87,7 @@ class EventStream(Observable[T], Generic[T]):
 
     @property
     def shows_all(self) -> bool:
-        """Whether there is no selection, so that the items are all events."""
+        """Whether this stream has no selection, and so emits every event."""
         return self._selection is everything
 
     def through(self, operator: OnEvents) -> EventStream[T]:
@@ -158,7 +158,7 @@ class EventStream(Observable[T], Generic[T]):
         return self.reselect(_with_events)
 
     def within(self, leaf: Emitter) -> Observable[T]:
-        """Return the run as a part of ``leaf``. The code of the run gets a copy of the caller's context."""
+        """Return this run as a part of the run of ``leaf``. The run's code gets a copy of the current context."""
         return self.as_part()._build_for(leaf, is_users=False)(replace(leaf.scope, context=copy_context()))
 
     def as_part(self) -> EventStream[T]:
@@ -267,10 +267,10 @@ class EventStream(Observable[T], Generic[T]):
 
 
 class _Pipeline(Observable[T], Generic[T]):
-    """The result of RxPY's operators on a run. Unlike in other Observables, Ctrl-C in :meth:`run` stops the run.
+    """The result of RxPY's operators on a run. Ctrl-C in :meth:`run` stops the run, unlike in RxPY's own Observables.
 
-    RxPY's operators may subscribe to a run in another thread, where no signal handler can be set. So the thread that
-    waits in :meth:`run` disposes the run. Methods such as ``map`` call :meth:`pipe`, so their results have this class.
+    RxPY's operators may call ``subscribe`` in a thread that cannot set a signal handler. So the thread that waits in
+    :meth:`run` disposes the run. Methods such as ``map`` call :meth:`pipe`, so their results have this class.
     """
 
     def __init__(self, source: Observable[T]) -> None:

@@ -59,7 +59,7 @@ class Readable(Generic[Item, Result]):
 
     @property
     def is_completed(self) -> bool:
-        """Whether the stream has ended.
+        """Whether the stream has ended, with or without success.
 
         A stream ends with a result, with an error, by cancellation, or because the run waits for answers.
         """
@@ -72,7 +72,10 @@ class Readable(Generic[Item, Result]):
 
     @property
     def is_paused(self) -> bool:
-        """Whether the run waits for answers. If it does, :attr:`result` raises RunPaused after the stream's end."""
+        """Whether the stream has ended after a pause for answers. A :class:`PipelineOutput` is never paused.
+
+        If the run has not failed and was not cancelled, :attr:`result` then raises RunPaused.
+        """
         return self._feed.is_paused
 
     def __iter__(self) -> Iterator[Item]:

@@ -66,9 +66,9 @@ Who: TypeAlias = Callable[[InputRequested], Any] | Observable[Any] | Answerer | 
 class Question(Generic[T]):
     """A question of a leaf.
 
-    ``answer`` is the type of the answer. The event contains ``schema``, or the JSON Schema of this type if ``schema``
-    is None. ``check`` raises ValueError if an answer has the right type, but is not acceptable. ``timeout`` is the time
-    for the answer, in seconds; None means no limit.
+    ``answer`` is the type of the answer. ``schema`` is the JSON Schema for the InputRequested event. If ``schema`` is
+    None, the event gets the JSON Schema of ``answer``. ``check`` raises ValueError if an answer has the right type, but
+    is not acceptable. ``timeout`` is the time for the answer, in seconds; None means no limit.
     """
 
     kind: str
@@ -107,14 +107,14 @@ class Question(Generic[T]):
 
 
 async def ask(emitter: Emitter, question: Question[T], first: Sequence[Answerer] = ()) -> T | None:
-    """Ask a question, and return the answer; None if the time ran out.
+    """Ask a question, and return the answer. If the time for the answer runs out, return None.
 
-    The answerers in ``first`` are asked first, then the answerers of the emitter's scope. In a resumed run, a recorded
-    answer to the question is returned instead.
+    The answerers in ``first`` are asked first, then the answerers of the emitter's scope. If a resumed run has a
+    recorded answer to the question, return that answer, and ask nobody.
 
     Raises:
         ValueError: the answer does not fit the question.
-        Unanswered: there is no answer.
+        Unanswered: no answerer has an answer, and the time has not run out.
     """
     emitter.require_open()
     request = question.request(emitter)
@@ -266,8 +266,9 @@ class _Reading(Answerer):
 def adapt_provider(provider: Any, flow: object = None, context: object = None) -> Callable[[InputRequested], Any]:
     """Return a function that asks a provider with CrewAI's interface.
 
-    If the provider has no method for a question, the function returns None, and the next answerer is asked. If
-    ``request_input`` returns None, this None is the answer, and no other answerer is asked.
+    If the provider has no method for a question, the function returns None. The next answerer is then asked. If
+    ``request_input`` returns None, the function returns ``InputResponse(None)``. The answer is then None, and no other
+    answerer is asked.
     """
 
     def answer(request: InputRequested) -> Any:
@@ -408,7 +409,7 @@ def check_answer(request: InputRequested, value: object) -> None:
 
 
 def asking(scope: Scope, question: Question[Any], before: Callable[[Emitter], Awaitable[None]] | None = None) -> Any:
-    """Return an Observable that asks a question and emits the question's events, for code inside a method.
+    """Return an Observable that asks a question, and emits the events of the question.
 
     If ``before`` is given, ``before(emitter)`` is awaited before the question is asked.
     """

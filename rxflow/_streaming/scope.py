@@ -211,7 +211,7 @@ class Run:
     """The ``seq`` of the run's first event. It is above 0 if the run was resumed."""
     tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
     leftovers: Owned = field(default_factory=Owned)
-    """Nested Observables that some code still awaits although their leaf has ended. Disposing the run stops them."""
+    """Nested Observables that outlive the leaf that started them. Disposing the run stops these Observables."""
     connections: Owned = field(default_factory=Owned)
     """The open connections to providers.
 
@@ -251,7 +251,7 @@ class Run:
 
 
 class StopWatcher(Protocol):
-    """An object that is informed when a leaf is stopped, such as a :class:`rxflow._streaming.border.Passage`."""
+    """An object that is informed when a leaf is stopped. A :class:`rxflow._streaming.border.Passage` is one."""
 
     def note_stopped(self, span_id: str, reason: str) -> None:
         """Note that a leaf was disposed while its span was open. May be called from any thread."""
@@ -328,7 +328,7 @@ class Scope:
     context: Context = field(default_factory=copy_context)
     ledger: UsageLedger = field(default_factory=UsageLedger)
     answerers: tuple[Answerer, ...] = ()
-    """The answerers for questions of the code. They are asked in this order, which is innermost first."""
+    """The answerers for the questions that code in this scope asks. The innermost answerer is asked first."""
     step: Step = ()
     """In a resumed run: the step (flow or method call) that the code belongs to. In any other run: empty."""
     is_logged: bool = False
@@ -391,8 +391,8 @@ class Scope:
 class RunHandle(Holder):
     """Holds a started run. ``dispose`` stops the run at once. It may be called from any thread, and more than once.
 
-    ``home`` is the loop on which the run lives. It is None if a loop thread was chosen for the run, or if there is no
-    loop.
+    ``home`` is the loop of the subscriber or of the surrounding run, if the run lives on that loop. ``home`` is None if
+    a loop thread was chosen for the run, or if the run needs no loop.
     """
 
     def __init__(self, run: Run | None = None, home: AbstractEventLoop | None = None) -> None:
@@ -436,9 +436,9 @@ class RunHandle(Holder):
         """
 
     def pause(self) -> _hooks.Pause | None:
-        """Return an object for one wait of this thread for the run; None if the wait need not be counted.
+        """Return an object that reports one wait of this thread to the run's loop; None if the loop need not know.
 
-        Only some loops count waits: see :func:`rxflow._hooks.thread_count`.
+        Only loops that count threads need to know: see :func:`rxflow._hooks.thread_count`.
         """
         if self.home is None or self.home is running_loop():
             return None

@@ -63,7 +63,8 @@ class connect:  # noqa: N801 - used like a function
                 client = connection.__enter__()
             except ExceptionGroup as group:  # mcp's task groups raise this; the group's text does not give the reason
                 raise _find_reason(group) from group
-            # Keep errors of the user's block from the connection: mcp's task groups would wrap the errors in groups.
+            # Do not pass errors of the user's block to the connection. mcp's task groups would wrap these errors in
+            # groups.
             stack.callback(connection.__exit__, None, None, None)
             offered = portal.call(_list_tools, client)
             wanted = [each for each in offered if self._only is None or each.name in self._only]
@@ -100,7 +101,7 @@ class connect:  # noqa: N801 - used like a function
 
 
 def _find_reason(error: Exception) -> Exception:
-    """Unwrap exception groups with only one member. Return the error or the larger group that is inside."""
+    """Unwrap exception groups that have only one member. Return the first exception that is not such a group."""
     found: Any = error
     while len(getattr(found, "exceptions", ())) == 1:
         found = found.exceptions[0]
@@ -133,7 +134,7 @@ class _ServerTool(BaseTool):
         context = copy_context()
 
         async def note(progress: float, total: float | None, message: str | None) -> None:
-            # When the run is over, _report() raises a CancelledError, which must not cancel the call.
+            # If the run was cancelled, _report() raises a CancelledError. This error must not cancel the call.
             with suppress(asyncio.CancelledError):
                 context.run(_report, progress, total, message or "")
 
@@ -141,7 +142,11 @@ class _ServerTool(BaseTool):
 
 
 def _report(progress: float, total: float | None, message: str) -> None:
-    """Report progress to the run that called the tool. If no run waits for the tool, do nothing."""
+    """Report progress to the run that called the tool. If no run waits for the tool, do nothing.
+
+    Raises:
+        CancelledError: the run was cancelled.
+    """
     if current_emitter() is not None:
         report_progress(progress, total, message)
 

@@ -161,9 +161,9 @@ class ChatAnswer:
             self._ended.add(part)
 
     def _hand_on(self) -> Iterator[Json]:
-        """Send the waiting texts, because the part that was being sent has ended.
+        """Send the texts of the waiting parts. The part that was being sent has ended.
 
-        Stop after the first part that has not ended yet. The rest of this part's text is sent as it arrives.
+        If a waiting part has not ended, send its text so far, and stop. The rest of its text is sent as it arrives.
         """
         self._speaker = None
         while self._waiting and self._speaker is None:

@@ -251,7 +251,8 @@ class PartTracker:
     def _make_id(self, name: str) -> str:
         number = self._counts.get(name, 0) + 1
         made = name if number == 1 else f"{name}/{number}"
-        while made in self._counts:  # a tool call without an id is named by its number in the answer: "call/2"
+        # The id may be taken. For example, "call/2" is also the name of tool call 2 if that tool call has no own id.
+        while made in self._counts:
             number += 1
             made = f"{name}/{number}"
         self._counts[name] = number

@@ -64,8 +64,8 @@ def serve_agent(serves: Serves, *, name: str, url: str, description: str = "", v
     """Create an ASGI app that has the agent's card, and the agent's JSON-RPC endpoint at ``/``.
 
     Tasks are kept in memory. The app has no access control: an app around it must provide that. For another task store,
-    or for security schemes in the card, create an app of your own from :class:`FlowExecutor` and a request handler of
-    ``a2a``.
+    or for security schemes in the card, create your own app from :class:`FlowExecutor` and a request handler of the A2A
+    SDK (the package ``a2a``).
 
     Args:
         serves: a function that creates a run for a task.
@@ -194,7 +194,10 @@ class _Run:
 
 
 def _say(updater: TaskUpdater, said: object) -> Message:
-    """Create a message with ``said`` as text. If ``said`` is an object in JSON, the message also has this object."""
+    """Create a message with ``said`` as text.
+
+    If ``said`` becomes a JSON object when it is converted, as a dict does, the message also has this object as data.
+    """
     parts = [new_text_part(encodable(as_text(said)))]
     plain = to_plain_json(said)
     if isinstance(plain, dict):

@@ -144,7 +144,7 @@ def to_llm(runnable: Runnable[Any, Any], *, model: str = "langchain", **paramete
     ``temperature``, is passed to the chat model with each call.
 
     Raises:
-        TypeError: the runnable is not a chat model, and rxflow does not use all of ``parameters`` itself.
+        TypeError: ``parameters`` has a parameter that only a chat model can use, but the runnable is not a chat model.
     """
     source = _RunnableSource(runnable)
     llm = LLM(model, source=source, **parameters)

@@ -85,9 +85,9 @@ def log(
         events    S--a--b--F|
         log()     S--a--b--F|      logged: S, F
 
-    Failures are logged as errors. Retries, rejected answers, retractions and cancellations are logged as warnings.
-    Other events are logged at ``level``, and so are cancellations that only pause the run. Chunks, heartbeats, added
-    messages, and events that a resumed run repeats are not logged.
+    Most events are logged at ``level``. Failures are logged as errors. Retries, rejected answers, retractions and
+    cancellations are logged as warnings. But a cancellation that only pauses the run is logged at ``level``. Chunks,
+    heartbeats, added messages, and events that a resumed run repeats are not logged.
 
     Args:
         logger: the logger or its name.

@@ -110,9 +110,9 @@ def create_server(
     Args:
         name: the name of the server.
         tools: the flows.
-        runs: keeps the runs that wait for answers. Used only for clients with MCP 2026-07-28 or later: a question ends
-            the client's call, and the client calls again with the answers. By default, this process keeps a waiting run
-            for an hour.
+        runs: keeps the runs that wait for answers. Used only for clients with MCP 2026-07-28 or later. For such a
+            client, a question ends the call. The client then calls again with the answers, and the waiting run is
+            resumed. By default, this process keeps a waiting run for an hour.
         security: protects the request state: the id of the waiting run, which the client sends back with the answers.
             By default, the server creates a key for itself. Processes that share ``runs`` must share ``security``.
 

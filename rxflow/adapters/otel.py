@@ -415,8 +415,8 @@ def _type_of(error: BaseException) -> str:
 
 
 def _nanoseconds(at: float) -> int | None:
-    """Convert ``at`` from seconds to nanoseconds. Return None for 0, which means that the event has no time.
+    """Convert ``at`` from seconds to nanoseconds. If ``at`` is 0, return None.
 
-    OpenTelemetry replaces None by the current time.
+    An event without a time has 0. OpenTelemetry replaces None by the current time.
     """
     return int(at * 1e9) or None

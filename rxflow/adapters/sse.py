@@ -79,8 +79,8 @@ def respond(
     ``seq`` of this event, or with -1 if the client names no event. With ``as_frames``, the function is always called
     with -1, because frames refer to earlier frames. The client still gets only the frames after the named event.
 
-    If ``source`` is an Observable, a client that reconnects gets status 204, which makes ``EventSource`` stop.
-    Otherwise, the new connection would start a new run.
+    If ``source`` is an Observable, each connection would start a new run. So a client that reconnects gets status 204,
+    which makes ``EventSource`` stop.
 
     If ``source`` returns a reader (:meth:`rxflow.runs.Run.read`), a slow client is sent the next events when it is
     ready for them. If ``source`` is or returns an Observable, the items are buffered for a slow client. A client
@@ -108,8 +108,8 @@ def respond_with_lines(request: Request, source: Source, *, as_frames: bool = Fa
     """Respond with the events as lines of JSON. ``?after=17`` in the query continues after event 17.
 
     If ``source`` is an Observable, a client that asks to continue gets status 204, because each response would start a
-    new run. Each line is an event in the form of :mod:`rxflow.types.codec`, or with ``as_frames`` a frame. There is no
-    line for the error that ended a run: the last line of a failed flow is its ``FlowFailed``.
+    new run. Each line is an event in the form of :mod:`rxflow.types.codec`, or with ``as_frames`` a frame. If a flow
+    fails, the last line is its ``FlowFailed`` event. The error that then ends the stream gets no line of its own.
 
     Raises:
         HTTPException: 400 for an ``after`` that is not a seq; 404 if ``source`` raises a LookupError.
@@ -164,7 +164,7 @@ def to_json_lines(*, as_frames: bool = False, after: int = -1) -> Callable[[Obse
 
 
 _Encoder: TypeAlias = Callable[[Event], tuple[str, bytes]]
-"""A function that returns the name and the JSON of an event, or of the frame of the event."""
+"""A function that returns a name and JSON bytes for an event. They describe either the event itself or its frame."""
 
 
 class _Message(ServerSentEvent):

@@ -4,7 +4,8 @@
         return vercel.respond(Trip().events({"topic": vercel.last_user_text(await request.body())}))
 
 A run is one assistant message. The ``providerMetadata.rxflow`` of a text, a reasoning or a tool call names the agent,
-task and method. Works with versions 6 and 7 of the SDK; version 5 has no approvals. Needs ``rxflow[web]``.
+task and method. Works with versions 5, 6 and 7 of the SDK. But version 5 refuses a message that asks for approval.
+Needs ``rxflow[web]``.
 """
 
 from __future__ import annotations
@@ -268,7 +269,8 @@ class _Message:
                 self._finish_reason = FINISH_REASONS.get(reason or "stop", "other")
             case FlowPaused():
                 self._finish_reason = "other"
-            case _ if event.origin.span_id in self._working:  # the event may be LLMFailed or LLMCancelled
+            case _ if event.origin.span_id in self._working:
+                # Only LLMFailed and LLMCancelled end a span here. The ends of tools are handled above.
                 if isinstance(event, Failed | Cancelled):
                     self._working.discard(event.origin.span_id)
             case _:

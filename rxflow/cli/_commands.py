@@ -114,7 +114,7 @@ def cancel(
     store: StoreName = DEFAULT_STORE,
     reason: Annotated[str, typer.Option(help="The reason for its readers.")] = "cancelled from the command line",
 ) -> None:
-    """Cancel a live or paused run of any process, and close its connections to providers."""
+    """Cancel a live or paused run, and close the run's connections to providers. The run may be in another process."""
     from rxflow.runs import LIVE
 
     with _open_store(store) as runs:
@@ -175,7 +175,7 @@ def _when(at: float) -> str:
 
 
 HANDOVER_S = 60.0
-"""How many seconds a question waits for the terminal to be ready. After that, the run is paused without asking."""
+"""How many seconds a question waits until the console is ready. After that, the run is paused, and nobody is asked."""
 
 Target = Annotated[str, typer.Argument(metavar="MODULE:NAME", help="A flow or a crew, for example trips:Trip.")]
 

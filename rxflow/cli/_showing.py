@@ -64,8 +64,8 @@ def show_run(
         paused: the line to print if the run is paused.
         methods: the flow's methods, to show those that have not started yet.
         traceback: raise the run's error instead of printing it, so that Python shows the traceback.
-        on_question: called with the ``request_id`` of each question. By then, a dashboard has removed its frame, so a
-            person can type the answer.
+        on_question: called with the ``request_id`` of each question. Before this call, a dashboard removes its drawing
+            from the screen, so that a person can type the answer.
     """
     tree = RunTree(methods)
     is_drawn = style in (Style.DASHBOARD, Style.PLAIN)

@@ -60,8 +60,8 @@ def _place(error: Exception, said: str) -> str:
         at = at.tb_next
     if not said or at is None or isinstance(error, SyntaxError):
         return ""
-    # The call in load_target() or load_flow_class() has failed before any line of the user's code, for example because
-    # the user's class needs arguments.
+    # If a file of rxflow.cli raised the error, the call in load_target() or load_flow_class() failed before any line of
+    # the user's code. For example, the user's class needs arguments.
     if Path(at.tb_frame.f_code.co_filename).parent == Path(__file__).parent:
         return ""
     return f" ({Path(at.tb_frame.f_code.co_filename).name}, line {at.tb_lineno})"
@@ -183,7 +183,7 @@ def _import(name: str) -> ModuleType:
 
 
 def check_inputs(source: object, inputs: Mapping[str, Any]) -> None:
-    """Exit if the state of ``source`` lacks a field for an input."""
+    """Exit if ``source`` is a flow, and the state of this flow has no field for an input."""
     from rxflow.flow._state import require_known
 
     with refuse_on_error(ValueError):

@@ -80,7 +80,7 @@ class PoolWorker:
 
 
 class WorkerPool:
-    """Chooses a worker for each run, on an event loop in a thread of its own."""
+    """Chooses a worker for each run. The pool has its own event loop, which runs in the pool's own thread."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -92,7 +92,8 @@ class WorkerPool:
         # able to grow again, because nodes join and other programs end. But in a full cluster, a start fails only after
         # ``start_within_s``, and no run should be delayed that long if another worker can carry it out. So a trial
         # finds out whether there is more room. Only demand causes trials, so an idle program takes no more resources.
-        # A trial may fail at once, so the next one begins no earlier than ``start_within_s`` after it began.
+        # A trial may fail at once. So after the beginning of a failed trial, ``start_within_s`` must pass before the
+        # next trial begins.
         self._room = sys.maxsize
         self._next_trial_at = 0.0  # in the loop's time
         self._lock = threading.Lock()
@@ -167,7 +168,8 @@ class WorkerPool:
                 reserved.set_exception(error)
             else:
                 reserved.set_result(acquired.result())
-        except InvalidStateError:  # ``reserved`` was cancelled, so nobody else will return the worker
+        except InvalidStateError:
+            # ``reserved`` was cancelled. No caller got the worker, so no caller will give the worker back.
             if error is None:
                 self.release(acquired.result())
 
@@ -282,7 +284,10 @@ class WorkerPool:
         return worker if worker.runs < self._settings.runs_per_worker else None
 
     def _try_for_room(self) -> None:
-        """Start a trial, unless one is going on, or the last failed start was too short a time ago."""
+        """Start a trial: a worker that shows whether the cluster has more room.
+
+        Do nothing if a trial is in progress, or if a start failed only recently.
+        """
         is_going_on = any(each.is_trial for each in self._workers)
         if not is_going_on and self._next_trial_at <= asyncio.get_running_loop().time():
             self._postpone_trials()
@@ -328,7 +333,7 @@ class WorkerPool:
             self._call_all()
 
     def _limit_room(self) -> None:
-        """Assume that the cluster has room for one worker less than the pool has now, one of which could not start."""
+        """Assume that the cluster has room only for the pool's other workers. Called when a worker could not start."""
         if any(each.is_ready for each in self._workers):
             self._room = sum(not each.is_trial for each in self._workers) - 1
             self._postpone_trials()

@@ -49,9 +49,9 @@ class Ray:
         resources: other resources that each worker reserves, by name.
         workers: the greatest number of workers; by default as many as the cluster's CPUs allow.
         runs_per_worker: how many runs one worker carries out at once.
-        start_within: how long a worker may take to start. After that, the runs that wait for the worker fail, unless
-            another worker has started. The runs then share the workers that have started, and if further runs come
-            later, more workers start when the cluster has room.
+        start_within: how long a worker may take to start. After that, the runs that wait for the worker share the
+            workers that have started. If no worker has started, the waiting runs fail. For later runs, more workers are
+            started when the cluster has room.
         lease: how long a worker counts as alive without answering.
         runtime_env: the environment of the workers, in the form of Ray: ``{"env_vars": {"PYTHONPATH": …}}``. Do not put
             API keys here: set them on the machines.
@@ -322,7 +322,8 @@ class _RemoteRun:
         if self._cancelled.is_set():  # another thread has called cancel() before self._stream was set
             self.cancel()
         if emitter is not None:
-            emitter.own(Disposable(self.cancel))  # called in the disposing thread: this loop may be blocked
+            # The thread that disposes calls cancel() itself, because this loop may be blocked.
+            emitter.own(Disposable(self.cancel))
         worker.on_loss[self] = on_loss
         try:
             async for reference in self._stream:

@@ -160,11 +160,12 @@ class Persona:
     def introduce(self, messages: list[Message]) -> list[Message]:
         """Return ``messages`` with the agent's introduction.
 
-        If there is a prompt template, the text of the last message is put into the template.
-
         If ``use_system_prompt`` is True, the introduction is a system message before the others. Otherwise, the text of
         the first message begins with the introduction. If the content of the first message is not a text, the
         introduction is an additional user message at the beginning.
+
+        If there is a prompt template, the last message is changed too: the text of the last message is put into the
+        template, and the filled template is the new text.
         """
         who = self._apply(
             self.agent.system_template, "System", f"You are {self.role}. {self.backstory}\nYour goal: {self.goal}"
@@ -326,8 +327,8 @@ class OutputFile:
                 raise ValueError(f"{where}: the input {name!r} would lead out of its folder: {value!r}")
         if filled.startswith(("~", "$")):
             cls.check_template(filled)
-        # A value that is harmless alone may lead out of the folder: a dot that follows another dot, or an empty value
-        # that is followed by a slash.
+        # A value can be harmless alone, and still lead out of the folder. For example, the template has a dot, and the
+        # value adds another dot. Or the value is empty, and the template continues with a slash.
         if (PurePath(filled).is_absolute() and not PurePath(template).is_absolute()) or _climbs(filled) > _climbs(
             template
         ):
@@ -414,7 +415,7 @@ class LogFile:
     def _read(self) -> list[Any]:
         """Return the entries in the ``.json`` file. Raises ValueError if the file does not contain a list.
 
-        CrewAI would overwrite a file that does not contain a list.
+        CrewAI overwrites such a file. rxflow raises instead, so that no content is lost.
         """
         text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
         try:

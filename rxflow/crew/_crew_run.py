@@ -261,8 +261,8 @@ class CrewRun:
 class _Running(Holder, ObserverBase[Event]):
     """One subscription to a run. It subscribes to the steps of the run, one after the other.
 
-    If a step fails, CrewFailed is emitted before the error. If a question in a step gets no answer, the crew pauses,
-    and CrewCancelled is emitted.
+    If a step fails, CrewFailed is emitted before the error. If a question in a step gets no answer, the crew is paused:
+    CrewCancelled ends the crew's span, and FlowPaused follows.
     """
 
     __slots__ = ("_is_over", "_observer", "_run", "_steps")

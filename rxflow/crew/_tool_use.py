@@ -231,9 +231,9 @@ def _repeat(
 def _word_failure(tool: str, error: BaseException, stage: str) -> str:
     """Return the text that informs the model that a tool call failed or was refused.
 
-    A resumed run must use the same words: it looks up the model's recorded answer by the messages before the answer.
-    In a resumed run, the error comes from a log. If the class of the error is not loaded, the error is a RecordedError,
-    which contains the name of the class and the message.
+    A resumed run must use the same words, because this text is one of the messages by which the run finds the model's
+    recorded answer. A resumed run reads the error from a log. If the class of the error is not loaded, the error is a
+    RecordedError. The RecordedError has the name of the class and the message, so the words are the same.
     """
     if isinstance(error, RecordedError):
         kind, message = error.type.rpartition(".")[2], error.message

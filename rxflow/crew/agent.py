@@ -62,8 +62,8 @@ class Agent(Fillable):
         max_iter: the greatest number of turns with the model for one answer. In the last turn, the model must not call
             tools.
         max_execution_time: how many seconds one task may take, including all attempts and the judging of answers. After
-            that, TimeoutError is raised. The time stops while a person is asked. After a person's feedback, the time
-            starts again from zero.
+            that, TimeoutError is raised. The time stops while a question to a person is open, and continues after the
+            answer. If a person's feedback (``human_input``) leads to another attempt, the time starts again from zero.
         max_retry_limit: how often an LLM call is tried again if it failed before its first chunk or returned nothing;
             by default the ``max_retries`` of the LLM.
         max_rpm: how many LLM calls the agent may make in a minute, including the calls that judge its answers.
@@ -75,10 +75,11 @@ class Agent(Fillable):
         multimodal: the agent may see images. Its model asks for an image by address, with the tool
             ``add_image_to_content``.
         step_callback: called after each turn with the model and after each tool call, instead of the crew's callback.
-        use_system_prompt: if False, the introduction is part of the first message, for models without system messages.
-        system_template, prompt_template: templates for the introduction and for the prompt. ``{{ .System }}`` is
-            replaced by the introduction, and ``{{ .Prompt }}`` by the prompt. ``{role}``, ``{goal}`` and
-            ``{backstory}`` are filled in.
+        use_system_prompt: if True, the introduction (role, goal and backstory) is a system message. If False, the
+            introduction is part of the first message, for models without system messages.
+        system_template, prompt_template: texts to send instead of the introduction and instead of the prompt. In
+            ``system_template``, ``{{ .System }}`` stands for the introduction. In ``prompt_template``,
+            ``{{ .Prompt }}`` stands for the prompt. In both, ``{role}``, ``{goal}`` and ``{backstory}`` are filled in.
         inject_date: adds the date to the prompt, in the form of ``date_format``.
         stream: ``kickoff`` returns an :class:`AgentStreamingOutput` instead of the result.
         config: a mapping with any of these options, such as an entry of a YAML file. Keyword arguments take precedence.
@@ -267,7 +268,8 @@ def _fitting(model: Any) -> dict[str, Any]:
 def _with_usage(events: Observable[Event], scope: Scope, task_id: str, *, around: Scope) -> Observable[Event]:
     """Emit ``events``, but make the task's result an :class:`AgentOutput`, which has the tokens of all LLM calls.
 
-    ``F`` is the TaskFinished of the task, and ``A`` is the same event with an AgentOutput as its result. ::
+    ``S`` is the TaskStarted of the task, ``L`` is the end of an LLM call, and ``F`` is the TaskFinished of the task.
+    ``A`` is the same event as ``F``, with an AgentOutput as its result. ::
 
         events     S--a--b--L---F|
         result     S--a--b--L---A|

@@ -43,8 +43,9 @@ class Crew(Configurable):
             inputs. A function that returns None keeps the dict.
         after_kickoff_callbacks: functions ``fn(CrewOutput) -> CrewOutput``, called in order. A function that
             returns None keeps the output.
-        cache: within a run, all agents share the results of tools. A tool is not called again with equal arguments,
-            unless its call failed, its ``cache_function`` forbids that, or the agent has ``cache=False``.
+        cache: within a run, all agents share the results of tools. A later call with equal arguments gets the earlier
+            result. The tool is called again if the earlier call failed, if the tool's ``cache_function`` rejected the
+            result, or if the agent has ``cache=False``.
         output_log_file: a ``.txt`` or ``.json`` file. Each task adds an entry when it starts, and an entry with the
             answer when it has completed. True means ``logs.txt``.
         config: a mapping with any of these options, or the same as JSON text. It must have ``agents`` and ``tasks``,

@@ -210,7 +210,8 @@ class Task(Fillable):
 
         Args:
             agents: an agent in this list replaces the task's agent if both have the same role.
-            task_mapping: tasks by ``key``. A task in this mapping replaces the task with the same key in ``context``.
+            task_mapping: tasks by ``key``. If this mapping has the key of a task in ``context``, that task is replaced
+                by the task in the mapping.
         """
         mapping = task_mapping or {}
         update: dict[str, Any] = {

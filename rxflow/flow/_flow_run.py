@@ -8,9 +8,10 @@ A completed method and the routers that it triggers are a *wave*. The routers ru
 name or label of a router triggers another router, the other router also belongs to the wave. When all routers of the
 wave have run, the listeners follow in groups:
 
-1. The methods that wait for the completed method run at the same time, with everything that they trigger.
-2. When all of that is over, the methods that wait for the first router run.
-3. Then the methods that wait for the label of the first router run, and so on for each router.
+1. The first group is the methods that wait for the completed method. They run at the same time, with everything that
+   they trigger.
+2. When all of that is over, the second group runs: the methods that wait for the first router.
+3. The third group is the methods that wait for the label of the first router. Each further router has two groups too.
 
 So the speed of methods does not decide which methods run in a wave, or how often. The waves of several start methods
 run at the same time. The waves of several listeners that wait for the same method also run at the same time.
@@ -196,8 +197,8 @@ class _FlowRun(DisposableBase):
         When the call completes, :meth:`_complete` adds the completion to ``wave``.
 
         ``triggers`` are the method names and labels that met the condition of ``method``. If ``method`` is a router of
-        the wave, ``causes`` has the names of all routers of the wave that led to this call, and the name of ``method``.
-        Otherwise ``causes`` is empty.
+        the wave, ``causes`` has the name of ``method``, and the names of the routers that led to this call within the
+        wave. Otherwise ``causes`` is empty.
         """
         if self.subscriptions.is_disposed:
             return
@@ -338,8 +339,9 @@ class _FlowRun(DisposableBase):
         """Call the listeners that are due after the next occurrence of ``wave``.
 
         Each listener begins a wave of its own. When all of these waves are over, ``wave`` continues with its next
-        occurrence. When no occurrence is left, ``wave`` is over. If ``wave`` has no parent, the run then finishes.
-        Otherwise the parent continues as soon as no other wave with this parent is running.
+        occurrence. When no occurrence is left, ``wave`` is over. The parent of ``wave`` continues as soon as no other
+        wave with this parent is running. Only the outermost wave has no parent: it is the parent of the waves of the
+        start methods. When the outermost wave is over, the run finishes.
         """
         while not self.subscriptions.is_disposed:
             if wave.for_listeners:

@@ -52,21 +52,20 @@ Conditional: TypeAlias = Condition | str | Callable[..., Any]
 def or_(*conditions: Conditional) -> AnyOf:
     """Return a condition that is met as soon as one of ``conditions`` is met.
 
-    Methods of the other conditions continue. ::
+    The methods that the other conditions name are not stopped. ::
 
         a         ----a-----------
         b         ---------b------
         or_(a, b) ----a-----------
 
-    A router with this condition runs whenever one of ``conditions`` is met. Any other method with this condition can
-    run again only in two cases:
+    A method and the routers that it triggers count together: they meet the condition only once. For example,
+    ``or_(begin, "ok")`` is met once if ``begin`` triggers a router that returns "ok".
+
+    A router with this condition runs each time the condition is met, and in each round of a cycle of routers. Any other
+    method with this condition can run again only in two cases:
 
     - A router emits a label that the condition contains.
     - A new round of a cycle has begun, because a method that had completed was called again.
-
-    Together, a method and the routers that it triggers meet the condition only once. For example,
-    ``or_(begin, "ok")`` is met once if ``begin`` triggers a router that returns "ok". The exception is a cycle of
-    routers: a router in the cycle runs in each round.
 
     Raises:
         ValueError: there is no condition, or one of them is invalid.
@@ -226,8 +225,8 @@ def add_note(method: F, decorator: str, condition: Condition | None, **facts: An
 class Method:
     """A method of the graph.
 
-    ``labels`` are the labels that a router may emit. They are None if they cannot be known before the router runs. For
-    any other method, they are None too. ``takes_result`` is True if the method can be called with the result of a
+    ``labels`` are the labels that a router may emit. ``labels`` is None if the labels cannot be known before the router
+    runs, and if the method is not a router. ``takes_result`` is True if the method can be called with the result of a
     trigger. ``requires_result`` is True if the method cannot be called without this result. ``payload`` is the
     parameter ``crewai_trigger_payload`` of a start method; None if the method does not have this parameter. ``doc`` is
     the first line of the docstring.
@@ -274,7 +273,7 @@ class Graph:
         return waiting
 
     def check(self) -> None:
-        """Warn about each unknown name in a condition, if the method can run without this name.
+        """Warn about each unknown name in a method's condition, if the method can run although the name is unknown.
 
         If the labels of a router are unknown, the router may emit any label, and no name counts as unknown.
 
@@ -308,8 +307,8 @@ def read_graph(cls: type) -> Graph:
     """Return the graph of a class. It includes the methods of the bases.
 
     Raises:
-        ValueError: a decorated method waits for itself, has no decorator that would run it, or requires arguments that
-            it does not get. Or a method without a decorator overrides a method of the graph.
+        ValueError: a decorated method waits for itself, has neither ``@start`` nor a condition, or requires arguments
+            that it does not get. Or a method without a decorator overrides a method of the graph.
         TypeError: a decorated method has no ``self``.
     """
     methods: dict[str, Method] = {}
@@ -407,7 +406,8 @@ def _read_returned_labels(function: Callable[..., Any]) -> tuple[str, ...] | Non
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         return None  # the label may be the text that the generator yields
     if getattr(getattr(function, "__code__", None), "co_filename", "") == "<string>":
-        return None  # code from exec(): in Python 3.13, inspect would return the source of ``python -c``
+        # The code may come from exec(). Python 3.13's inspect would then return a wrong source: that of ``python -c``.
+        return None
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError):  # there is no source, for example in a shell or a frozen program

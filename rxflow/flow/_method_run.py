@@ -114,7 +114,7 @@ class Replay:
 
 
 Complete = Callable[[Emitter, Method, Any], Awaitable[Any]]
-"""An async function that gets a method's return value, and returns the result that listeners and readers receive."""
+"""An async function that receives a method's return value, and returns the result for listeners and readers."""
 
 
 def run_method(
@@ -129,9 +129,9 @@ def run_method(
 ) -> Observable[Event]:
     """Return the events of one call. If the call succeeds, the last event is :class:`MethodFinished`, with the result.
 
-    If the method returns an Observable, the chunks and events in it are emitted, and each ``str`` in it becomes a chunk
-    of the method. If the Observable comes from ``observe()``, all events of the observed run are emitted, not only the
-    chunks.
+    If the method returns an Observable, the events in it are emitted, and each ``str`` in it becomes a chunk of the
+    method. An Observable from ``observe()`` has only the chunks of its run. In this case, the other events of that run
+    are emitted too.
 
     The result of an Observable from ``observe()`` is its joined text. For any other Observable, the result of the
     method is the last of these items:
@@ -153,8 +153,8 @@ def run_method(
         journal = None if method.feedback is None else scope.run.journal
         reviewed = None if journal is None else journal.find_reviewed(scope.step, emitter.origin.namespace)
         with announce_failure(emitter, MethodFailed):
-            # If the log has a question for feedback on this call, the method had already returned its result. So do not
-            # call the method again: take the result from the question.
+            # If the log has a question that asks for feedback on the method's result, the method returned before the
+            # run was resumed. So do not call the method again. Take the result from the question.
             if reviewed is not None:
                 result = reviewed.arguments["output"]
             else:

@@ -279,7 +279,7 @@ async def _ask_model(emitter: Emitter, llm: LLM, outcome: type[BaseModel], label
 
 
 def _model_of(llm: Model | None) -> LLM:
-    from rxflow.llm import LLM, BaseLLM  # imported here, because a text that is itself a label needs no model
+    from rxflow.llm import LLM, BaseLLM  # imported here, because most flows never need it
 
     if isinstance(llm, LLM):
         return llm

@@ -86,11 +86,12 @@ def merge_inputs(state: State, inputs: Mapping[str, Any]) -> State:
 
 
 def require_known(state: object, inputs: Mapping[str, Any]) -> None:
-    """Raise ValueError if ``state`` is a model without a field for one of ``inputs``.
+    """Raise ValueError if ``state`` is a model that has no field for one of ``inputs``.
 
-    The id, the trigger payload, and any input of a model with ``extra="allow"`` are accepted. A run ignores inputs
-    without a field, because programs may pass more than a state needs. Call this function for inputs that a person
-    typed: there, an unknown name is a mistake.
+    The id and the trigger payload need no field. A model with ``extra="allow"`` accepts all inputs.
+
+    This check is for inputs that a person typed. There, an unknown name is a mistake. Inputs from a program are not
+    checked, because a program may pass more than a state needs.
     """
     if not isinstance(state, BaseModel) or type(state).model_config.get("extra") == "allow":
         return

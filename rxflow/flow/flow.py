@@ -168,8 +168,8 @@ class Flow(AsksPeople, Generic[S]):
         copy of a saved state, pass the id of that state as ``restore_from_state_id``. The copy gets a new id.
 
         Raises:
-            ValueError: ``inputs`` do not fit the state, the flow has no method to run, or there is not exactly one
-                store to restore from.
+            ValueError: ``inputs`` do not fit the state, or the flow has no method to run. Also raised if
+                ``restore_from_state_id`` is given, and the flow does not have exactly one store.
             TypeError: ``inputs`` is not a mapping.
             RuntimeError: this instance is already running.
             PersistenceError: a state could not be saved or restored.
@@ -192,8 +192,8 @@ class Flow(AsksPeople, Generic[S]):
         """Return a cold Observable of all events. Each subscription is a new run with its own state.
 
         Raises:
-            ValueError: ``inputs`` do not fit the state, the flow has no method to run, or there is not exactly one
-                store to restore from.
+            ValueError: ``inputs`` do not fit the state, or the flow has no method to run. Also raised if
+                ``restore_from_state_id`` is given, and the flow does not have exactly one store.
             TypeError: ``inputs`` is not a mapping.
         """
         self._require_methods()
@@ -220,8 +220,8 @@ class Flow(AsksPeople, Generic[S]):
         """Return the chunks of a run of this instance, even if ``stream`` is False. The first iteration starts the run.
 
         Raises:
-            ValueError: ``inputs`` do not fit the state, the flow has no method to run, or there is not exactly one
-                store to restore from.
+            ValueError: ``inputs`` do not fit the state, or the flow has no method to run. Also raised if
+                ``restore_from_state_id`` is given, and the flow does not have exactly one store.
             TypeError: ``inputs`` is not a mapping.
             RuntimeError: this instance is already running.
         """
@@ -378,7 +378,7 @@ class Flow(AsksPeople, Generic[S]):
         return started is not None
 
     async def _restore(self, emitter: Emitter, keeper: StateKeeper, inputs: Inputs, restore_from: str | None) -> None:
-        """Restore the saved state, and merge ``inputs`` in. Keep the id. If no state was saved, change nothing."""
+        """Restore the saved state with the current id, and merge ``inputs`` in. If none was saved, change nothing."""
 
         def read(saved: Mapping[str, Any]) -> State:
             return replace_state(self._state, {**saved, "id": self.flow_id})
@@ -392,7 +392,7 @@ class Flow(AsksPeople, Generic[S]):
             )
 
     def _describe_other(self, journal: Journal) -> str:
-        """Return the error message for the log of another flow. Without this error, all calls would be made again."""
+        """Return the error message for a log of another flow. With such a log, all calls would be made again."""
         own = self.name or type(self).__name__
         names = " and ".join(map(repr, journal.flow_names)) or "none"
         return (

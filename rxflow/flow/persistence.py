@@ -201,8 +201,8 @@ RULE_ATTRIBUTE = "_save_rule"
 class StateKeeper:
     """Saves and restores the state of one flow's run.
 
-    Saves run one after the other, and each copies the state when its turn comes. Otherwise an older state could be
-    written last.
+    Only one save runs at a time. The state is copied when the save begins. If several saves ran at the same time, an
+    older state could be written last.
     """
 
     def __init__(

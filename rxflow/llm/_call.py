@@ -1,4 +1,4 @@
-"""One LLM call: turns deltas into events, retries a call that fails before its first chunk, cuts at stop sequences."""
+"""Carries out one LLM call, with its events, its retries, and the cut at a stop sequence."""
 
 from __future__ import annotations
 
@@ -205,13 +205,13 @@ def make_call(
         try:
             await speak(emitter, answer)
         finally:
-            # If the entry is still there, no final event of the call has reached the border: the call was cancelled, or
-            # an operator holds the event back.
+            # If ``calls`` still has this span, no final event of the call has reached the border. Either the call was
+            # cancelled, or an operator holds the final event back.
             if span_id in calls:
                 calls[span_id] = answer.summarize()
 
     async def speak(emitter: Emitter, answer: _Answer) -> None:
-        emitter.own(Cleanup(answer.note_usage))  # notes the usage of a cancelled call, which cannot emit an event
+        emitter.own(Cleanup(answer.note_usage))  # notes the usage even if the call is cancelled
         attempt = 0
         while True:
             try:
@@ -278,8 +278,8 @@ _NO_ENDING = Ending()
 class _Answer:
     """Turns the deltas of a call into events, and collects the answer.
 
-    ``is_asked`` is True as soon as the request may have been sent, because the provider may then bill the request. If
-    an attempt fails before a part of the answer was emitted, ``is_asked`` becomes False again.
+    ``is_asked`` is True if the provider may bill the request. ``is_asked`` becomes True just before the request is
+    sent. If the attempt fails before any part of the answer was emitted, ``is_asked`` becomes False again.
     """
 
     def __init__(self, emitter: Emitter, request: Request) -> None:
@@ -425,7 +425,8 @@ def _build_message(text: str, calls: tuple[ToolCall, ...], assembler: ToolCallAs
 def _as_object(arguments: str) -> str:
     """Return ``arguments`` if they are a JSON object. Otherwise return a JSON object that contains ``arguments``.
 
-    Empty arguments become ``{}``. If one call has incomplete JSON, some providers refuse the whole conversation.
+    Empty arguments become ``{}``. Some providers refuse a whole conversation if the JSON of one tool call in it is
+    incomplete.
     """
     if not arguments.strip():
         return "{}"

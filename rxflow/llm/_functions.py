@@ -40,10 +40,10 @@ def _schema_of(tool: Any) -> ToolSchema:
 
 
 def runnable(tools: Sequence[Offered] | None, available: Functions | None) -> Functions:
-    """Return the functions that may run: those in ``available``, and the elements of ``tools`` that are not schemas.
+    """Return the functions that may run: the functions in ``available``, and the tools in ``tools``.
 
-    If a function in ``available`` has the name of a tool, the function is used instead of the tool. If ``available`` is
-    an empty mapping, no function may run.
+    Schemas in ``tools`` cannot run. A function in ``available`` replaces a tool of the same name. But if ``available``
+    is an empty mapping, nothing may run, not even the tools.
     """
     if available is not None and not available:
         return {}
@@ -214,14 +214,16 @@ class _FenceReader:
     """Splits the text of an answer into visible text and tool calls. The text may arrive in pieces.
 
     Each tool call is in a fence, which begins with ``_OPEN`` and ends with ``_CLOSE``. The content of a fence is held
-    back until the fence is closed. Other text is held back only if it may be the beginning of a fence. White space
-    around a fence belongs to the fence. Otherwise the visible text would depend on how the answer is split into deltas.
+    back until the fence is closed. White space around a fence is dropped.
+
+    Other text is held back in two cases: it may be the beginning of a fence, or it is white space that a fence may
+    follow. So the visible text does not depend on how the answer is split into deltas.
     """
 
     def __init__(self) -> None:
         self.calls = 0
-        # Text that is held back: white space, or the content of an open fence. It is a list, so that earlier pieces are
-        # not searched again with each new piece: a fence that is never closed may be as long as the answer.
+        # Text that is held back: white space, or the content of an open fence. The pieces stay apart, so that only the
+        # new piece is searched. A fence that is never closed may be as long as the answer.
         self._held: list[str] = []
         self._end = ""  # the end of the text so far, if it may be the beginning of the next marker
         self._inside = False

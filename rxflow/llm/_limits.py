@@ -33,8 +33,8 @@ if redis.call("pttl", KEYS[1]) < tonumber(ARGV[1]) then
     redis.call("set", KEYS[1], 1, "px", ARGV[1])
 end
 """
-"""Redis runs this script in one step. With a read and a later write, a pause could replace a longer one that another
-machine has begun in between."""
+"""Redis runs this script in one step. If the read and the write were two steps, another machine could begin a longer
+pause between them. The write would then shorten that pause."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +69,8 @@ class RateLimits:
     async def acquire(self, run_id: str, tokens: int) -> None:
         """Wait for a slot for a request of ``tokens`` tokens. Can be called on any loop.
 
-        If the wait is cancelled while the store counts a slot for the request, another request can use the slot. The
-        other request must not have more tokens.
+        If the wait is cancelled while the store counts a slot for the request, the slot becomes free. Another request
+        with the same limits can use the slot, if that request does not have more tokens.
         """
         future = submit(_enter(self, run_id, tokens))
         await asyncio.wrap_future(future)
@@ -260,7 +260,7 @@ class _Counters:
         return 0.0 if all(taken) else MIN_WAIT_S
 
     async def count(self, limits: RateLimits, tokens: int) -> None:
-        """Count ``tokens`` that were already used. Tokens beyond the limit are not counted."""
+        """Count ``tokens``, which were already used. If less is left of the limit, count only what is left."""
         item, name = _item(limits.max_tpm or 1, limits.period, "tokens"), (limits.key, limits.model)
         stats = await self._tokens.get_window_stats(item, *name)
         if stats.remaining:

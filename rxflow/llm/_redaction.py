@@ -42,10 +42,12 @@ def find_keys(*given: object) -> list[str]:
     Each secret is also returned as it looks in URLs, in JSON and in ``repr()``. Very short secrets are left out.
     """
     found = {key for each in (*given, os.environ) for key in _secrets_in(each)}
-    # Add the keys as URLs contain them: with all special characters quoted, or with all except those that a query
-    # allows. ``errors`` is needed because an environment variable may contain bytes that are not text.
+    # URLs contain keys in quoted form. Add two forms of each key. In the first, all special characters are quoted. In
+    # the second, the characters that a query allows are not quoted. ``errors`` is needed because an environment
+    # variable may contain bytes that are not text.
     found |= {quote(key, safe=safe, errors="replace") for key in found for safe in ("", _SAFE_IN_A_QUERY)}
-    # Add the keys as JSON and repr() show them. Both escape, for example, the line breaks in a private key.
+    # Add each key as repr() shows it. JSON shows most keys in the same way. For example, both escape the line breaks in
+    # a private key.
     found |= {repr(key)[1:-1] for key in found}
     # The longest first, because a key may contain a shorter one.
     return sorted((key for key in found if len(key) >= _MIN_SECRET_LENGTH), key=len, reverse=True)

@@ -50,8 +50,9 @@ class ToolCallAssembler:
     2. A delta with neither name nor id, and with an unknown index, belongs to the last call without arguments. If all
        calls have arguments, the delta belongs to the last call. If there is no call yet, rule 3 decides.
     3. A delta with an unknown index begins a call.
-    4. A delta with a name begins another call if the call at its index is complete or has another name. The delta also
-       begins another call if both the delta and the call have an id.
+    4. A delta with a name begins another call in three cases: the call at its index is complete, that call has another
+       name, or both the delta and that call have an id. In the third case, the ids differ, because rule 1 has handled
+       equal ids.
     5. Any other delta belongs to the call at its index.
 
     A call without an id gets a random id. Some providers send ``{}`` as a placeholder before the real arguments. So
@@ -89,7 +90,7 @@ class ToolCallAssembler:
 
     @property
     def extras(self) -> Mapping[str, Mapping[str, Any]]:
-        """Extra fields that must be sent back to the provider with a call, by the call's id."""
+        """A mapping from a call's id to the extra fields that must be sent back to the provider with this call."""
         return {call.id: call.extra for call in self._calls if call.extra}
 
     def _find(self, delta: ToolCallDelta) -> _OpenCall:

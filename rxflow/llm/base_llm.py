@@ -69,8 +69,8 @@ class BaseLLM(ABC):
     Args:
         model: the model's name, for events and logs.
         temperature, stop: values that ``call`` may read. rxflow also cuts the answer off at ``stop``.
-        parameters: further keyword arguments. If the class declares a field of the same name, an argument sets that
-            attribute. The remaining arguments are kept in the attribute ``parameters``.
+        parameters: further keyword arguments. An argument sets an attribute if the class declares a field with the
+            argument's name. All other arguments are kept in the attribute ``parameters``.
     """
 
     def __init__(
@@ -220,7 +220,7 @@ class _CallSource:
 
 @contextmanager
 def _mute_chunks() -> Generator[None, None, None]:
-    """Drop the chunks and the reasoning of other models that the code in the ``with`` block asks.
+    """If the code in the ``with`` block calls other models, drop the chunks and the reasoning of these models.
 
     All other events of these models stay in the surrounding run's stream.
     """

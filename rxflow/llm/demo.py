@@ -110,7 +110,7 @@ def _shorten(text: str, limit: int) -> str:
 
 
 def _keywords(text: str) -> list[str]:
-    """Return at most three words: the longest with at least four letters, in the order of the text."""
+    """Return the three longest words of ``text``, in the order of the text. Ignore words of up to three letters."""
     words = dict.fromkeys(re.findall(r"[^\W\d_]{4,}", text))
     longest = sorted(words, key=len, reverse=True)[:3]
     return [word for word in words if word in longest]

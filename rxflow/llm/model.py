@@ -66,15 +66,15 @@ class LLM:
         stop: an answer ends before the first of these texts, even if the provider does not support the parameter.
         base_url: the address of your own server. ``api_base`` is another name for this argument.
         api_key: the API key. By default, it comes from the provider's environment variable.
-        timeout: how long the provider may send nothing, before and after the first byte, in seconds or as a timedelta.
-            The default is 600 s. The whole call may take longer.
+        timeout: how long to wait for the first byte, and for each later one, in seconds or as a timedelta. The default
+            is 600 s. The whole call may take longer.
         connect_timeout: how long opening the connection may take, in seconds or as a timedelta.
         max_retries: how often a call is repeated if it fails before its first chunk. Later failures are not retried.
         function_calling: True offers tools to the model natively. False describes the tools in text. By default,
             litellm's table of models decides.
         max_rpm, max_tpm: requests and tokens per minute, for all LLMs with this model and API key together. Runs that
             wait take turns. After an answer with status 429, all LLMs with this key wait. Needs ``rxflow[limits]``.
-        limit_store: ``"redis://host:port/db"`` shares the limits with other machines. By default, nothing is shared.
+        limit_store: ``"redis://host:port/db"`` shares the limits among processes. By default, each process has its own.
         pace: for ``rxflow/demo``, seconds between two words.
         source: the object that calls the model. By default, rxflow chooses one by the model's name.
         stream: accepted for compatibility; rxflow always streams.
@@ -241,7 +241,7 @@ class LLM:
             dispose    ----he--x          the provider's connection closes
 
         ``tools`` are ``@tool`` functions, ``BaseTool`` objects, or schemas as in OpenAI's chat API. If the provider
-        fails, the error has a class of litellm. Some errors have a line of advice.
+        fails, the error is an instance of one of litellm's exception classes. The error's message may end with advice.
         """
         return self.events(messages, tools).select(chunks)
 
@@ -364,9 +364,9 @@ class LLM:
         """Return the whole answer: its text, or an object of ``response_model`` that is read from the text.
 
         Without ``response_model``, a class that was given as ``response_format`` is used. If the model calls one of
-        ``tools`` or ``available_functions``, this method runs the function and returns the function's result. If the
-        model makes several calls, only the first is run. If only schemas are given, or ``available_functions`` is {},
-        this method returns the list of requested :class:`ToolCall` objects. Inside a flow, the chunks are part of the
+        ``tools`` or ``available_functions``, this method runs the first tool call and returns the function's result.
+        No function is run if ``available_functions`` is {}, or if it is not given and all ``tools`` are schemas. This
+        method then returns the list of requested :class:`ToolCall` objects. Inside a flow, the chunks are part of the
         flow's stream. CrewAI's ``from_task``, ``from_agent`` and empty ``callbacks`` have no effect.
 
         Raises:

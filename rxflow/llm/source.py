@@ -22,7 +22,7 @@ _BARE_NAMES = {
     "openai": ("gpt-3.5", "gpt-4", "gpt-5", "chatgpt-", "o1", "o3", "o4-"),
     "anthropic": ("claude-",),
 }
-"""By provider: the beginnings of model names that are valid without the provider. LiteLLM accepts such names too."""
+"""Maps a provider to prefixes. Model names with such a prefix need no provider. LiteLLM accepts such names too."""
 
 Message: TypeAlias = dict[str, Any]
 ToolSchema: TypeAlias = dict[str, Any]
@@ -99,7 +99,7 @@ class Request:
     def may_call_tools(self) -> bool:
         """Whether the model may call tools. With ``tool_choice="none"``, it may not.
 
-        The tools are then sent only because earlier messages have tool calls.
+        Such a request still has tools: some providers refuse messages with tool calls if the request has no schemas.
         """
         return bool(self.tools) and {**self.hints, **self.parameters}.get("tool_choice") != "none"
 
@@ -233,7 +233,7 @@ class Source(Protocol):
         return None
 
     def explain(self, error: BaseException, model: str) -> BaseException:
-        """Return the error to raise for ``error``: one of the same class, perhaps with advice in its message.
+        """Return the error that is raised in place of ``error``. It has the same class, and may contain advice.
 
         This default returns ``error`` itself.
         """

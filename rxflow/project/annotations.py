@@ -78,9 +78,10 @@ def cache_handler(method: Callable[P, R]) -> Callable[P, R]:
 
 
 def callback(method: F) -> F:
-    """Mark a method that is a callback. If the method has no parameters, the callback is what the method returns.
+    """Mark a method that is a callback, or that creates one.
 
-    Entries in YAML refer to the callback by the method's name.
+    A method with parameters is the callback itself. A method without parameters returns the callback. Entries in
+    YAML refer to the callback by the method's name.
     """
     return _mark(method, "callback")
 
@@ -189,7 +190,8 @@ def _settle(made: Any) -> Any:
 class _Making:
     """Surrounds a call of a method that creates something.
 
-    Raises ValueError if the method is already running for the same object: the method then needs its own result.
+    Raises ValueError if the method is already running for the same object, even with other arguments. Otherwise a
+    method that needs its own result would call itself forever.
     """
 
     def __init__(self, owner: object, method: Callable[..., Any]) -> None:

@@ -163,7 +163,10 @@ def _read_yaml(file: Path) -> Any:
 
 
 class Entries(UserDict[str, Entry]):
-    """The entries of one file, by name. The members that an entry names are found when the entry is first used."""
+    """The entries of one file, by name.
+
+    An entry may contain names of members. These members are looked up when the entry is first used.
+    """
 
     def __init__(
         self, read: Mapping[str, Any], where: str, owner: object, resolve: Callable[[_Names, Entry], Entry]

@@ -36,11 +36,11 @@ from rxflow.types import Event
 from rxflow.types.chunks import PackedChunks, StreamChunk, find_one_origin, find_origin, pack_chunks
 
 MAX_UNREAD_EVENTS = 10_000
-"""At most this many unread events are kept as objects for a slow reader. If there are more, they are packed."""
+"""Up to this many unread events are kept as objects for a slow reader. If there are more, all events may be packed."""
 MIN_PACKED_EVENTS = 64
-"""Events are packed when at least this many can be packed, or when a block of chunks follows them."""
+"""Events are packed when at least this many can be packed, or earlier if a packed block of chunks arrives."""
 MAX_BLOCK_CHUNKS = 256
-"""A block that has this many chunks gets no more. At most this many are added at once.
+"""A block with fewer chunks than this can get more, at most this many at once. So it stays below twice this number.
 
 ``max_events`` drops whole blocks, so blocks must not grow without limit.
 """
@@ -64,7 +64,7 @@ class History:
         self._blocks: list[Block | PackedChunks | list[Event]] = []
         self._starts: list[int] = []  # for each block, the number of its first event
         self._newest: list[Event] = []
-        self._read_to = NOBODY  # the number of the last event that any reader has read
+        self._read_to = NOBODY  # the number of the last event that the fastest reader has read
 
     def extend(self, events: Sequence[Event]) -> None:
         """Add events. The number of the first one must follow ``last``."""

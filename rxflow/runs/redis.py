@@ -2,7 +2,7 @@
 
 Each store runs an event loop in a thread. It has these connections to Redis:
 
-- one connection waits for notes;
+- one connection waits for notes (messages to the workers of runs);
 - one connection receives the numbers of new events (:class:`~rxflow.runs.redis_keys.RedisWakes`);
 - one connection renews leases;
 - a pool of connections carries out all other commands.

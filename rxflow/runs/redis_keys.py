@@ -137,7 +137,7 @@ def read_streams(replies: Any) -> Sequence[tuple[bytes, Any]]:
 def read_head(run_id: str, values: Mapping[bytes, bytes], *, is_leased: bool) -> Head:
     """Return the head of a run, from the ``values`` of its hash. Raises LookupError if ``values`` is empty.
 
-    If a live run was claimed and has no lease, the status in the head is "lost".
+    If the stored status is live, but the worker that claimed the run has no lease, the status in the head is "lost".
     """
     if b"writer" not in values:
         raise no_such_run(run_id)

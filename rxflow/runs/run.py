@@ -184,8 +184,8 @@ class Run:
         while True:
             head = await on_this_loop(self._store.look_up(self.id))
             if head.status in LIVE:
-                # A store that is closed cancels the future. The next look_up() then raises a StoreError. The
-                # cancellation of this task is not suppressed, because asyncio.CancelledError is another class.
+                # A store that is closed cancels the future. The next look_up() then raises a StoreError. Only
+                # concurrent.futures.CancelledError is suppressed. Cancelling this task raises asyncio.CancelledError.
                 with suppress(CancelledError):
                     await on_this_loop(self._store.wait(self.id, sys.maxsize))
                 continue
@@ -207,7 +207,8 @@ class Run:
             with suppress(RunExistsError):
                 claimed = self._claim(lambda note: None)
                 end = End("cancelled", reason=encodable(reason))
-                # A later generation means that the run was resumed after look_up(), and has already ended or paused.
+                # This claim is normally one generation after ``head``. If it is later, the run was resumed after
+                # look_up(), and has already ended or paused.
                 if claimed[1].generation > head.generation + 1:
                     found = self._find_end(claimed, head.last)
                     end = end if found is None or found.status == "paused" else found
@@ -431,7 +432,7 @@ def _tail_of(head: Head) -> int:
 
 
 def _is_of(page: Page, head: Head) -> bool:
-    """Return whether ``page`` still has the status and last event of ``head``.
+    """Return whether ``page`` and ``head`` have the same status and the same last event.
 
     The caller reads the head first, and then the page. The run may change in between. For example, a run that seemed
     lost may continue, because its worker has renewed the lease late.

@@ -128,7 +128,8 @@ class Runs:
     ) -> Run:
         """Do the same as :meth:`start`, without blocking the event loop while the store works.
 
-        If this coroutine is cancelled before the run has begun, the run is cancelled.
+        If this coroutine is cancelled before the run has begun, the run is not carried out. If the store already has
+        the run, its status becomes "cancelled".
         """
         if self.carrier is not None:
             sent = self._send(run_id, target, inputs, when_unread, answer_within)

@@ -96,8 +96,8 @@ class SQLiteLog(Store):
         return True
 
     def append(self, writer: Writer, events: Sequence[Event], end: End | None = None) -> Future[None]:
-        # Pack the events here, in the calling thread. This is faster than in the store's thread, because the calling
-        # thread has usually just created the events.
+        # Pack the events here, in the calling thread. This is faster than in the store's thread: the calling thread has
+        # usually just created the events, so they are probably still in the cache of its CPU.
         try:
             batch = Batch.of(writer, events)
         except TypeError as error:

@@ -77,9 +77,9 @@ _HEAD = "run_id, status, generation, spec, first, last, begun_at, ended_at, erro
 class Batch:
     """Events of one run, packed into rows.
 
-    ``first`` is the ``seq`` of the first event; ``sys.maxsize`` if there are no events. ``may_begin`` is True if these
-    events may begin a run that the store does not know. If an event is too large, ``failure`` is the error for this
-    event, and ``rows`` has only the events before this event.
+    ``first`` is the ``seq`` of the first event; ``sys.maxsize`` if there are no events. If ``may_begin`` is True,
+    the store may create the run. Otherwise, events of an unknown run are refused. If an event is too large, ``failure``
+    is the error for this event, and ``rows`` has only the events before this event.
     """
 
     writer: Writer
@@ -101,7 +101,7 @@ class Batch:
         return cls(writer, writer.may_begin(events), events[0].seq if events else sys.maxsize, rows, failure)
 
     def find_rows(self, after: int) -> Sequence[tuple[str, int, bytes]]:
-        """Return rows that have only the events with a ``seq`` above ``after``."""
+        """Return the events with a ``seq`` above ``after``, packed into rows."""
         if self.first > after:
             return self.rows
         new = [event for _, last, lines in self.rows if last > after for event in unpack(lines, after)]

@@ -113,9 +113,9 @@ class Worker:
             self._attendance.note(note.request_id, float(note.value))
 
     def decline(self, request_id: str) -> None:
-        """Stop waiting for :meth:`Run.answer`, and ask the question at the terminal of this process instead.
+        """Stop waiting for :meth:`Run.answer`, and ask the question on the console of this process instead.
 
-        If there is no terminal, or nobody answers there, the run is paused. If the question is not open, this does
+        If there is no console, or nobody answers there, the run is paused. If the question is not open, this does
         nothing.
         """
         with suppress(LookupError):
@@ -228,10 +228,10 @@ class Worker:
 
 
 class Workers:
-    """The workers of the runs that this process carries out.
+    """The workers of the runs in this process.
 
     Attributes:
-        carrier: the object that carries out runs in other processes; None if this process carries out the runs.
+        carrier: makes other processes carry out the runs. If it is None, this process carries out the runs.
         paused: maps the id of each run that has paused in this process to its flow or crew, for :meth:`Run.resume`.
     """
 
@@ -369,11 +369,11 @@ class _RunInbox(Inbox):
 class Attendance:
     """Counts the readers of a run, and calls ``on_absence`` when the run has had no reader for ``grace_s`` seconds.
 
-    Each reader announces for how long it counts as present, and announces itself again before that time is over. A run
-    that never has a reader counts as unread from its beginning.
+    Each reader announces for how long it counts as present, and announces itself again before that time is over.
 
-    If ``grace_s`` is 0, ``on_absence`` is called as soon as the last reader leaves. In this case, a run that never has
-    a reader continues.
+    If ``grace_s`` is above 0, ``on_absence`` is also called for a run that never has a reader, ``grace_s`` seconds
+    after the run begins. If ``grace_s`` is 0, ``on_absence`` is called as soon as the last reader leaves, but not for a
+    run that never has a reader.
     """
 
     def __init__(self, grace_s: float, on_absence: Callable[[], None]) -> None:

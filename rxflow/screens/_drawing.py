@@ -1,4 +1,7 @@
-"""Draws a run with rich, live and as a summary. For pipes, files and simple terminals, turns a run into plain lines."""
+"""Draws a run with the library rich: while the run goes on, and as a summary at the end.
+
+For pipes, files and simple terminals, this module turns a run into lines of plain text.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +71,7 @@ class Transcript:
         self._unsaid: dict[tuple[str, str], str] = {}
 
     def read(self, event: Event) -> Iterator[str]:
-        """Add ``event`` to the tree, and yield the lines that are now complete."""
+        """Add ``event`` to the :class:`RunTree`, and yield the lines that are now complete."""
         said = self._tree.add(event)
         if is_repeated(event):
             return
@@ -304,7 +307,7 @@ class Drawing:
     def _choose(self, lanes: list[Lane], limit: int) -> list[Lane]:
         """Choose at most ``limit`` lanes to draw, but at least one. Return them in their original order.
 
-        Three criteria decide, the most important first: the lane is open; the previous frame showed the lane; the
+        Three criteria decide, the most important first: the lane is open; the lane was also drawn the last time; the
         speaker of the lane spoke most recently.
         """
         chosen = sorted(lanes, key=lambda lane: (lane.is_open, lane in self._shown_lanes, lane.spoke_at), reverse=True)[

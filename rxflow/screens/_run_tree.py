@@ -42,7 +42,7 @@ MAX_LABEL_CHARS = 60
 
 
 class RunTree:
-    """Builds the state of a screen from events. The events may come from several runs, and may all be chunks.
+    """Builds the state of a screen from the events of one or more runs. A stream that has only chunks also works.
 
     Args:
         methods: the names of the flow's methods, if they are known. These methods are shown even before they start.
@@ -151,8 +151,8 @@ class RunTree:
     def complete(self) -> None:
         """Record that the stream has completed.
 
-        Spans that are still open become stopped, because an operator such as ``take`` has ended the stream early. If
-        the run is paused, this does nothing.
+        If an operator such as ``take`` has ended the stream early, some spans are still open. These spans are marked as
+        stopped. If the run is paused, this does nothing.
         """
         if self.state is State.PAUSED:
             return
@@ -201,10 +201,10 @@ class RunTree:
             span.children.extend(self._waiting.values())
 
     def _reuse(self, event: Started, parent: Span | None) -> Span | None:
-        """Return the span that the started method already has, after resetting this span.
+        """Reset and return the span that the started method already has.
 
-        The span waits for its first start, or is from an earlier round of a cycle. Return None if there is no such
-        span, or if ``event`` is not the start of a method.
+        Before the reset, this span either has never started, or is from an earlier round of a cycle. Return None if
+        there is no such span, or if ``event`` is not the start of a method.
         """
         if not isinstance(event, e.MethodStarted) or parent is None:
             return None

@@ -1,4 +1,4 @@
-"""The sources that a screen can show: a flow, a crew, or any Observable of events."""
+"""The objects that a screen can show: a flow, a crew, or any Observable of events."""
 
 from __future__ import annotations
 

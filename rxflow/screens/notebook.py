@@ -71,7 +71,7 @@ def show(source: HasEvents | Observable[Event], inputs: Mapping[str, Any] | None
     tree = RunTree(read_methods(source))
     events = read_events(source, inputs)
     if isinstance(events, EventStream):
-        # Without heartbeats, the last events before a pause would be drawn only after the pause.
+        # Without heartbeats, the last events before a silence would be drawn only when the silence ends.
         events = events.pipe(ops.heartbeat(2 * REFRESH_S))
     place: Any = display(HTML(draw_run(tree)), display_id=True)  # type: ignore[no-untyped-call]
 

@@ -46,7 +46,7 @@ def show(source: HasEvents | Observable[Event], inputs: Mapping[str, Any] | None
     KeyboardInterrupt is raised.
 
     Args:
-        source: a flow, a crew, or an Observable of events such as a pipeline or a cassette.
+        source: a flow, a crew, or an Observable of events. A pipeline and ``from_cassette(…)`` are such Observables.
         inputs: the inputs of the flow or crew.
         options: the options of :class:`Dashboard`.
 
@@ -123,8 +123,8 @@ class Dashboard:
         console: a console of rich; by default one on standard output.
         plain: print lines even in a terminal.
         methods: the names of the flow's methods. These methods are shown even before they start.
-        summary: print the tree, the figures and the result at the end. Plain lines ignore this option: their last line
-            always has the figures.
+        summary: at the end, print the tree, the result, and one line with the time, the tokens and the cost. This
+            option does not change plain lines: they always end with such a line.
         tree: the state that the screen draws; by default a new one with ``methods``.
     """
 

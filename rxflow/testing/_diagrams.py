@@ -28,7 +28,7 @@ Ms: TypeAlias = int | float
 
 
 class MarbleError(Exception):
-    """The error of ``#`` in a diagram, if the test gives no other error."""
+    """The error that a stream emits at ``#``, unless the test gives another error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ __tracebackhide__ = True  # pytest's tracebacks show the line with the diagram, 
 
 
 class MarbleSyntaxError(ValueError):
-    """A string is not a marble diagram. The message points at the column of the problem, and describes the problem."""
+    """A marble diagram cannot be parsed. The message points at the column of the problem, and describes the problem."""
 
     def __init__(self, diagram: str, column: int, problem: str) -> None:
         shown = "".join(char if char.isprintable() else " " for char in diagram)
@@ -221,9 +221,9 @@ def _frames(diagram: str) -> Iterator[_Token]:
 
 
 def _runs(diagram: str) -> Iterator[_Token]:
-    """Yield the tokens of a script: times such as "59s", each of the characters ``-|#()``, and all other texts.
+    """Yield the tokens of a script: times such as "59s", each of the characters ``-|#()``, and texts.
 
-    These characters and spaces separate the texts.
+    A text is a sequence of other characters. It ends at a space or at one of ``-|#()``.
     """
     at = 0
     while at < len(diagram):

@@ -41,8 +41,8 @@ class Drawing:
 def draw(timeline: Timeline, values: Mapping[str, Any] | None = None) -> str:
     """Draw a timeline that begins at 0 or later. If ``values`` has a name for an item, this name is drawn.
 
-    If a mark is wider than the time until the next mark, the time of the next mark is written in brackets:
-    ``(ab)[1ms]c``.
+    A mark is a drawn signal or group. If a mark is wider than the time until the next mark, the time of the next mark
+    is written in brackets: in ``(ab)[1ms]c``, "c" is at 1 ms.
     """
     return draw_together([timeline], values).rows[0]
 
@@ -177,8 +177,8 @@ def _mark(time: Ms, texts: Sequence[str]) -> _Mark:
 def _align(rows: Sequence[Sequence[_Mark]]) -> tuple[str, ...]:
     """Draw rows to the same scale.
 
-    A period in which no row has a mark takes the same width in all rows. In any other period, all rows are padded to
-    the width of the widest row.
+    In every period, all rows get the same width. In a period without marks, this is the width of the drawn time. In a
+    period with marks, this is the width of the widest row.
     """
     drawn = [""] * len(rows)
     now = Decimal(0)
@@ -338,8 +338,10 @@ def cassette(path: AnyPath, *kinds: type[Any]) -> Tape:
 
     Times are rounded to milliseconds. In the diagram, each character takes one millisecond: an item takes 1 ms, and
     the group ``(ab)`` takes 4 ms. If items were recorded closer together than this, the second item is later in
-    the diagram than in the recording. So the last line of the example needs a recording in virtual time, with enough
-    time between the chunks.
+    the diagram than in the recording.
+
+    The last line of the example compares the recorded times with the times of the diagram. These times are equal only
+    if the run was recorded in virtual time, with enough time between the chunks.
 
     Args:
         path: the file.

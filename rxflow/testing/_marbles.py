@@ -179,9 +179,9 @@ class Recording:
         loop.call_at(self._lifetime.start / 1000, self._subscribe, loop)
 
     def end(self, *, is_cut: bool, left: str) -> None:
-        """End the recording. ``is_cut`` is True if timers were still running. ``left`` describes what still waits.
+        """End the recording. If the stream is still open and the period has no end, keep the arguments for messages.
 
-        Both arguments are ignored if the stream has ended, or if the period has an end.
+        ``is_cut`` is True if timers were still running. ``left`` describes the tasks and threads that still wait.
         """
         if not self._is_over:
             self.is_cut = is_cut
@@ -219,8 +219,9 @@ class Marbles:
     A comparison plays all expectations that were not played yet, together on one loop and with one clock. Flows,
     coroutines, sync methods, anyio deadlines and RxPY's time operators all use this clock.
 
-    A play ends when nothing can happen any more. Timers may run forever, so a play also ends when virtual time has
-    jumped ``patience`` times after the end of the longest diagram. Subscriptions that are still open are then disposed.
+    A play ends when nothing can happen any more. Timers may run forever, so ``patience`` limits a play: after the end
+    of the longest diagram, virtual time jumps to a next timer at most ``patience`` times. When a play ends, the
+    subscriptions that are still open are disposed.
     """
 
     def __init__(self, *, patience: int = 3000) -> None:
@@ -275,12 +276,12 @@ class Marbles:
         return expectation
 
     def answers(self, *diagrams: str, values: Mapping[str, Any] | None = None) -> Callable[[object], Observable[Any]]:
-        """Create an argument for ``ops.answer_with``. The first question gets the first diagram, and so on. ::
+        """Create an argument for ``ops.answer_with``. The first script answers the first question, and so on. ::
 
             marbles.expect(flow.observe().pipe(ops.answer_with(marbles.answers("--yes|", "-no|"))))
 
-        The diagrams are scripts, like the turns of a :class:`ScriptedLLM`: consecutive characters such as "yes" are one
-        answer. Times count from the question. When no diagram is left, a question gets no answer.
+        Each argument is a script, like a turn of a :class:`ScriptedLLM`: consecutive characters such as "yes" are one
+        answer. Times count from the question. When no script is left, a question gets no answer.
         """
         sources = iter([ColdSource(each, self._measure(parse_script(each, values))) for each in diagrams])
         return lambda request: next(sources, rx.empty())

@@ -133,7 +133,7 @@ class _Watched(ObserverBase[Any]):
         self._is_over = False
 
     def is_over(self, *, cancelled: bool = False) -> bool:
-        """Mark the subscription as over, and return whether it was already over."""
+        """Mark the subscription as over, by a disposal if ``cancelled``. Return True if it was already over before."""
         before, self._is_over = self._is_over, True
         if cancelled and not before:
             self._probe.cancelled += 1

@@ -133,7 +133,7 @@ def _pieces(text: str) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """The things that the model emits ``at`` seconds after the subscription."""
+    """What the model emits at one time. ``at`` is this time, in seconds after the subscription."""
 
     at: float
     said: tuple[Said | BaseException, ...]

@@ -60,8 +60,8 @@ class VirtualClock:
         """Run ``main`` to its end on a new loop, and return its result.
 
         Raises:
-            Deadlock: ``main`` was not done, but nothing could happen any more, or a thread made no progress for
-                ``watchdog_s`` real seconds.
+            Deadlock: nothing could happen any more, but ``main`` was not done. Also raised if a thread made no progress
+                for ``watchdog_s`` real seconds.
             RuntimeError: an event loop is running in this thread.
         """
         if running_loop() is not None:
@@ -127,9 +127,9 @@ _here = _Here()
 
 
 def _install() -> None:
-    """Replace the waits of Python's library, until :func:`_uninstall` has been called as often as this function.
+    """Replace the functions of Python's library that wait. Each call must be undone by :func:`_uninstall`.
 
-    A worker is a thread that works for a virtual loop. In a worker, the replacements wait in virtual time.
+    In a worker thread of a virtual loop, the replacements wait in virtual time.
 
     Two of the replaced names are not public: ``threading._time`` and ``queue.time``. Queues, semaphores, barriers and
     ``wait_for`` use these names to compute how much time is left after a wake-up. A condition's list of waiters is not
@@ -145,7 +145,7 @@ def _install() -> None:
 
 
 def _uninstall() -> None:
-    """Undo one call of :func:`_install`. When all calls are undone, restore the waits of Python's library."""
+    """Undo one call of :func:`_install`. When all calls are undone, restore Python's own functions."""
     global _clocks
     _clocks -= 1
     if _clocks == 0:
@@ -176,7 +176,7 @@ def _sleep(seconds: float | SupportsIndex, /) -> None:
 
 
 def _wait(self: Any, timeout: float | None = None) -> bool:
-    """Wait like ``Condition.wait``, which this function replaces. A worker waits in virtual time.
+    """Wait like ``Condition.wait``, which this function replaces. A worker thread waits in virtual time.
 
     Events, semaphores, barriers, queues and futures call ``Condition.wait`` for all their waits.
     """
@@ -202,7 +202,7 @@ def _wait(self: Any, timeout: float | None = None) -> bool:
 
 
 def _join(self: threading.Thread, timeout: float | None = None) -> None:
-    """Wait like ``Thread.join``, which this function replaces. A worker waits in virtual time."""
+    """Wait like ``Thread.join``, which this function replaces. A worker thread waits in virtual time."""
     workers = find_workers()
     if workers is None or not self.is_alive() or self is threading.current_thread():
         _real_join(self, timeout)

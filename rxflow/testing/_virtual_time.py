@@ -147,17 +147,16 @@ class Deadlock(RuntimeError):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """A loop with virtual time, which begins at ``start``.
+    """A loop whose virtual time begins at ``start``.
 
-    When nothing else can happen, the time jumps to the next timer. If there is no timer, the loop raises
-    :class:`Deadlock`. The loop also raises Deadlock if a worker makes no progress for ``watchdog_s`` real seconds. A
-    worker is a thread that works for the loop.
+    When nothing else can happen, the time jumps to the next timer. The loop raises :class:`Deadlock` in two cases:
+    there is no timer; or a worker thread makes no progress for ``watchdog_s`` real seconds.
 
-    A reader is another thread that waits for the events of a run on this loop. If ``is_patient``, the loop raises
-    Deadlock only while there is a reader. Without a reader, the loop waits until another thread wakes it.
+    A reader is another thread that waits for the events of a run on this loop. If ``is_patient`` is True and there is
+    no reader, the loop does not raise Deadlock in these two cases. It waits until another thread wakes it.
 
-    ``blocked`` is the virtual loop of the reader's thread; None if that thread has none. While the reader waits, the
-    clock of ``blocked`` follows the clock of this loop.
+    ``blocked`` is the virtual loop that runs in the reader's thread; None if no virtual loop runs there. While the
+    reader waits, the clock of ``blocked`` follows the clock of this loop.
     """
 
     def __init__(
@@ -221,8 +220,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     async def until_idle(self, *, jumps: int | None = None, after: float = 0.0) -> bool:
         """Wait until no timer is left and nothing else can happen, and return True.
 
-        A program may set timers forever. So return False if a timer is left after ``jumps`` jumps of time. Only jumps
-        to a time later than ``after`` count. If ``jumps`` is None, there is no limit.
+        A program may set timers forever. So ``jumps`` limits how often time may jump to a timer later than ``after``.
+        If the limit is reached and such a timer is left, return False. If ``jumps`` is None, there is no limit.
         """
         self._idle, self._jumps_left, self._settled_at = self.create_future(), jumps, after
         try:
@@ -239,10 +238,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._now = max(self._now, Instant.at(now))
 
     def wait_blocked(self, wait: Callable[[float], bool]) -> bool:
-        """Block this loop's own thread until ``wait`` returns True, and return True.
+        """Block this loop's own thread until ``wait`` returns True. The result is always True.
 
         ``wait`` is called with a time limit in real seconds, and is called again if it returns False. Raises Deadlock
-        if no other thread can end the wait.
+        if no other thread can make ``wait`` return True.
         """
         while not wait(self._watchdog_s):
             if not self.thread_count.at_work and not self.thread_count.has_others():
@@ -280,7 +279,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         )
 
     def begin_silence(self) -> None:
-        """Begin to wait for threads in real time: forget earlier silences and earlier checks of threads."""
+        """Start a new silence, and forget all checks of threads. A silence is real time in which nothing happens."""
         self._silent_s = 0.0
         self._idle_looks = 0
         self._positions = {}
@@ -323,9 +322,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _can_only_wait(self) -> bool:
         """Return whether only time can end the waits of workers, because no other thread can act.
 
-        A thread that was just woken may not have run yet. So the result is True only when two checks, with a short
-        real wait between them, have found no thread that can act. After ``watchdog_s`` real seconds of silence, the
-        result is True anyway.
+        The result is True if two checks in a row have found no thread that can act, with a short real wait between
+        them. One check is not enough, because a thread that was just woken may not have run yet. The result is also
+        True after ``watchdog_s`` real seconds of silence.
         """
         if self._silent_s >= self._watchdog_s:
             return True

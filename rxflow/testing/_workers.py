@@ -33,7 +33,7 @@ _ANYIO_WAIT = "run_sync_in_worker_thread"  # the function in which a task waits 
 
 class _Here(threading.local):
     worker: _Worker | None = None
-    """The work that this thread does; None if the thread is not a worker."""
+    """The work that this thread does for a loop. None if there is no such work."""
     uses_real_waits = False
 
 
@@ -45,8 +45,9 @@ _beginner: ContextVar[_Worker | None] = ContextVar("rxflow_beginner", default=No
 class Workers:
     """The :class:`~rxflow._hooks.ThreadCount` of one loop.
 
-    Threads that a user's code starts are not counted. If such a thread has a copy of a method's context and waits for
-    the run, the method counts as waiting. The method probably waits for the thread, so time would otherwise never pass.
+    Threads that a user's code starts are not counted. A method may start such a thread with a copy of its context.
+    While this thread waits for the loop, the method counts as waiting, because the method probably waits for the
+    thread. If the method counted as working, time would never pass.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -78,7 +79,7 @@ class Workers:
         return bool(self._readers)
 
     def work(self, executor: Executor | None = None) -> _Worker:
-        """Create a worker, and count it. In an ``executor``, the worker is queued until a thread begins the work."""
+        """Create and count one piece of work. In an ``executor``, the work is queued until a thread begins it."""
         if executor is None:
             return _Worker(self)
         pool = self._pools.setdefault(executor, _Pool(getattr(executor, "_max_workers", None)))
@@ -92,7 +93,7 @@ class Workers:
         return reader
 
     def pause(self) -> _Pause | None:
-        """Create a wait of this thread for the loop; None if neither the thread nor its context belongs to the loop."""
+        """Return a :class:`_Pause` for this thread; None if neither the thread nor its context belongs to the loop."""
         if _here.worker is not None:
             return _here.worker.pause() if _here.worker.workers is self else None
         loop = _get_loop_of_anyio_worker()
@@ -102,7 +103,7 @@ class Workers:
         return beginner.pause() if beginner is not None and beginner.workers is self else None
 
     def create_wait(self, seconds: float | None = None, *, is_for_loop: bool = False) -> Wait:
-        """Create a wait of the calling worker for another thread, or for the loop. ``seconds`` is the time limit."""
+        """Create a :class:`Wait`. This thread waits for the loop if ``is_for_loop``, otherwise for another thread."""
         count = self.count_anyio_waits if _here.worker is None else _here.worker.count_waits
         return Wait(self, (self.pause() if is_for_loop else None) or _Pause(self, count), seconds)
 
@@ -138,11 +139,11 @@ class Workers:
         return {ident: (frames[ident], frames[ident].f_lasti) for ident in idents}
 
     def count_anyio_pauses(self, by: int) -> None:
-        """Count a wait of an anyio thread for the loop. ``by`` is 1 when the wait begins, and -1 when it ends."""
+        """Add ``by``, which is 1 or -1, to the number of anyio threads that now wait for the loop."""
         self.anyio_pauses += by
 
     def count_anyio_waits(self, by: int) -> None:
-        """Count a wait of an anyio thread for another thread. ``by`` is 1 when the wait begins, and -1 when it ends."""
+        """Add ``by``, which is 1 or -1, to the number of anyio threads that now wait for another thread."""
         self.anyio_waits += by
 
 
@@ -160,7 +161,7 @@ class _Pool:
 
 
 class _Worker:
-    """The work of one thread for the loop, or a reader; see :meth:`Workers.reader`."""
+    """The record of one thread: a worker thread of the loop, or a reader; see :meth:`Workers.reader`."""
 
     def __init__(self, workers: Workers, pool: _Pool | None = None) -> None:
         self.workers = workers
@@ -214,7 +215,6 @@ class _Worker:
         self._update()
 
     def count_waits(self, by: int) -> None:
-        """Count a wait for another thread. ``by`` is 1 when the wait begins, and -1 when it ends."""
         self._waits += by
         self._update()
 
@@ -235,7 +235,7 @@ class _Pause:
         self._has_ended = False
 
     def begins(self) -> None:
-        """Begin the wait. In another thread than the loop's, the wait begins after all callbacks scheduled so far."""
+        """Begin the wait. If this is not the loop's thread, the loop first runs the callbacks scheduled so far."""
         if running_loop() is self._workers.loop:
             self._begin()
         else:
@@ -410,10 +410,10 @@ _CALLBACK = "run_coroutine_threadsafe.<locals>.callback"
 
 
 def watch_callback(callback: Callable[..., object], new_pause: Callable[[], Pause | None]) -> None:
-    """Count the waits for a future of ``asyncio.run_coroutine_threadsafe``, which schedules ``callback``.
+    """If ``asyncio.run_coroutine_threadsafe`` schedules ``callback``, watch the future of that call.
 
     A thread that waits for the future waits for the loop. ``new_pause`` is called when the wait begins. Until then, the
-    thread counts as working, because the thread may never wait. Any other ``callback`` is ignored.
+    thread counts as working, because the thread may never wait.
     """
     if isinstance(callback, FunctionType) and callback.__qualname__ == _CALLBACK and callback.__closure__ is not None:
         held: dict[str, Any] = dict(zip(callback.__code__.co_freevars, callback.__closure__, strict=True))

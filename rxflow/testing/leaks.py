@@ -45,11 +45,11 @@ class Dues:
         self._all: list[tuple[After, Due]] = []
 
     def add(self, due: Due, after: After) -> None:
-        """Add an object, which is checked at the moment ``after``."""
+        """Add ``due``. It is checked after the test function or after its fixtures, as ``after`` states."""
         self._all.append((after, due))
 
     def complaints(self, after: After) -> Iterator[str]:
-        """Check the objects that were added for the moment ``after``. Yield a description of each problem."""
+        """Check the objects that were added with this value of ``after``. Yield a description of each problem."""
         for when, due in self._all:
             complaint = due.complaint() if when == after else None
             if complaint is not None:
@@ -140,7 +140,7 @@ def watching_runs() -> Generator[Runs]:
 def assert_nothing_is_left(runs: Runs | None = None) -> None:
     """Raise AssertionError if a run, a thread or a task of rxflow is still active after a short time.
 
-    Runs on the program's own loops are found only if ``runs`` contains them.
+    A run on one of the program's own loops is found only if ``runs`` contains the run.
     """
     complaint = complaint_about(runs)
     if complaint is not None:

@@ -9,8 +9,9 @@ object is the tag, which begins with ``$``::
     KeyError("topic")            {"$error": "KeyError", "message": "'topic'", "args": ["topic"]}
     <_io.TextIOWrapper …>        {"$object": "_io.TextIOWrapper", "text": "<_io.TextIOWrapper …>"}
 
-A tag is also needed for a few values of JSON's own types, for example for very long integers. An object of a subclass
-of a type such as ``str`` or ``dict`` is written as an object of that type. But an enum member keeps its class.
+A tag is also needed for a few values of JSON's own types, for example for very long integers. An enum member keeps its
+class. Any other object of a subclass of ``str``, ``int``, ``float``, ``dict``, ``list``, ``tuple`` or ``set`` is
+written as a plain ``str``, ``int`` and so on.
 
 Reading imports nothing, and calls no constructor or validator of a user's class. It does call the ``model_post_init``
 of pydantic classes, because that method may fill private attributes, which are not written. A pydantic object, a
@@ -88,8 +89,9 @@ class RecordedObject:
 class RecordedModel(BaseModel):
     """Stands for a pydantic or dataclass object that could not be restored.
 
-    The class of the object is not loaded, or its ``model_post_init`` raised an error. The stand-in has the fields of
-    the object. ``recorded_type`` is the name of the object's class, as "module:Class".
+    This happens if the object's class is not loaded, if a dataclass has other fields now, or if the
+    ``model_post_init`` of a pydantic class raised an error. The stand-in has the fields of the object.
+    ``recorded_type`` is the name of the object's class, as "module:Class".
     """
 
     model_config = ConfigDict(extra="allow")

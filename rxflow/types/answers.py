@@ -27,8 +27,8 @@ class Approval(BaseModel):
 
     - "yes", "ok", "go ahead" and the like approve the call, also with "please" or "thanks".
     - The text of a JSON object approves the call with the arguments in the object.
-    - Any other text refuses the call, and is the reason: "yes, but only 3", for example. A "no" at the beginning is not
-      part of the reason.
+    - Any other text refuses the call, even "yes, but only 3". The text becomes the ``reason``, without a "no" at its
+      beginning.
 
     Attributes:
         approved: whether the tool may be called.

@@ -168,7 +168,8 @@ class Origin:
         """Create a TEXT chunk of this origin. The run will give the chunk its number."""
         values = self._text_fields.copy()
         values["content"] = content
-        chunk = _new(StreamChunk)  # repeats _fill_chunk() to save a call, because most chunks are created here
+        # The code below does the same as _fill_chunk(). A call would cost time, and most chunks are created here.
+        chunk = _new(StreamChunk)
         _set_values(chunk, values)
         _set_fields_set(chunk, self._fields)
         _set_extra(chunk, None)
@@ -255,7 +256,7 @@ class PackedChunks:
         self._contents = "".join(contents)
         self._lengths = array("I", map(len, contents))
         self._seqs = array("q", [values["seq"] for values in rows])
-        # Stored as bytes, because an array would be one more object for the garbage collector.
+        # Bytes instead of a third array, because the garbage collector visits arrays, but not bytes.
         self._ats = array("d", [values["at"] for values in rows]).tobytes()
         self._others = others
         self._fields = _ALL_FIELDS if fields is None else fields
@@ -316,7 +317,10 @@ def pack_chunks(items: Sequence[object]) -> PackedChunks | None:
 
 
 def find_origin(item: object) -> _AllFields | None:
-    """Return the :class:`_AllFields` that the text chunks of an origin share; None if ``item`` is not such a chunk."""
+    """Return the :class:`_AllFields` that ``item`` shares with the other text chunks of its Origin.
+
+    Return None if ``item`` is not a text chunk of an Origin.
+    """
     fields = _find_fields(item)
     return None if fields is _ALL_FIELDS else fields
 

@@ -4,8 +4,8 @@
     {"v":1,"kind":"LLMFinished","data":{"origin":{…},"seq":18,"at":1764356862.4,"text":"Hello",…}}
 
 ``kind`` is the name of one of rxflow's event classes, or ``"module:Class"`` for an event class of the program.
-``data`` holds all fields of the event. A field may declare one of rxflow's types, an error, an enum, a list or a tuple.
-A value of the declared type is then written without a tag. Any other value is written as described in
+``data`` holds all fields of the event. If the declared type of a field is an error, an enum, a list, a tuple or one of
+rxflow's types, a value of the declared type is written without a tag. Any other value is written as described in
 :mod:`rxflow.types._values`, so that dates and pydantic objects are restored too. A value or event that cannot be
 restored becomes a stand-in: a :class:`RecordedError`, :class:`RecordedObject`, :class:`RecordedModel` or
 :class:`RecordedEvent`.
@@ -182,7 +182,7 @@ def decode_data(kind: Json, data: Json) -> Event:
 
 
 def _stand_in(kind: str, data: dict[str, Json]) -> RecordedEvent:
-    if "origin" not in data:  # a subclass of StreamChunk, which has no origin
+    if "origin" not in data:  # StreamChunk and its subclasses have no origin
         data = {"origin": _shape_of(Origin).write(Origin()), "seq": 0, "at": 0.0, "replayed": False, **data}
     shape = _shape_of(RecordedEvent)
     shared = {name: shape.fields[name].read(data[name]) for name in _SHARED}
@@ -228,7 +228,10 @@ class _Shape:
         return written
 
     def read(self, data: Mapping[str, Json]) -> Any:
-        """Restore an object from ``data``; None if the ``model_post_init`` of a program's class raises an error."""
+        """Restore an object of the class ``kind`` from ``data``.
+
+        Return None if the program defines ``kind``, and the ``model_post_init`` of ``kind`` raises an error.
+        """
         known, kind = self.fields, self.kind
         values = {
             name: known[name].read(each) if name in known else self._read_extra(name, each)

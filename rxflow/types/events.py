@@ -200,10 +200,10 @@ class ToolFinished(Finished):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolFailed(Failed):
-    """A tool call failed. The model receives the error, and the run continues.
+    """A tool call failed. Normally the model receives the error, and the run continues.
 
-    But if the question for an approval fails, the run ends. ``stage`` is "arguments" (not valid), "unknown" (no such
-    tool), "limit" (the tool was used too often), "denied" (a person refused) or "run" (any other error).
+    The run ends only if the request for approval raised the error. ``stage`` is "arguments" (not valid), "unknown" (no
+    such tool), "limit" (the tool was used too often), "denied" (a person refused) or "run" (any other error).
     """
 
     tool_id: str
@@ -412,7 +412,7 @@ class InputRequested(Happened):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputReceived(Happened):
-    """The answer to a question. ``value`` is None if nobody answered in time, or if there is no input."""
+    """The answer to a question. ``value`` is None if nobody answered in time, or if a provider returned no text."""
 
     request_id: str
     value: Any
@@ -430,7 +430,7 @@ class FlowPaused(Happened):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowResumed(Happened):
-    """A flow that was paused, failed or was interrupted continues.
+    """A run continues after a pause, an error or an interruption.
 
     ``after`` is the ``seq`` of the run's last event before the run stopped.
     """

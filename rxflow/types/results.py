@@ -44,7 +44,7 @@ class UsageMetrics(BaseModel):
 
     @property
     def is_reported(self) -> bool:
-        """Whether the number of prompt, completion or total tokens is known. The number may be an estimate."""
+        """Whether at least one number of tokens is known: prompt, completion or total. Estimates count too."""
         return self.prompt_tokens is not None or self.completion_tokens is not None or self.total_tokens is not None
 
     def __add__(self, other: UsageMetrics) -> UsageMetrics:

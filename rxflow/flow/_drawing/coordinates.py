@@ -111,9 +111,10 @@ def _stack_ranks(layers: Layers, xs: Sequence[float]) -> list[tuple[float, float
 
 
 def _turning_room(layers: Layers, end: int) -> float:
-    """Return the extra height above the first rank (``end`` 1) or below the last rank (``end`` 0).
+    """Return the extra height for links that turn outside the ranks; 0 if there are none.
 
-    Links that lead back upwards need this height to turn. If no link turns there, the height is 0.
+    A link that leads back upwards turns below its source and above its target. ``end`` 0 stands for the source: the
+    height is below the last rank. ``end`` 1 stands for the target: the height is above the first rank.
     """
     rank = 0 if end else layers.depth - 1
     turning = [layers.slots[layers.passes[index][-end]].rank for index in layers.back]
@@ -123,8 +124,8 @@ def _turning_room(layers: Layers, end: int) -> float:
 def place_columns(layers: Layers, order: Sequence[Sequence[int]]) -> list[float]:
     """Return the x of each slot's middle.
 
-    Each sweep moves tied slots closer together. The sweeps end when the slots hardly move, or after ``_MAX_SWEEPS``
-    sweeps. Then unbranched paths are made straight.
+    A sweep goes through all ranks, down and up, and moves tied slots closer together. The sweeps end when the slots
+    hardly move, or after ``_MAX_SWEEPS`` sweeps. Then unbranched paths are made straight.
     """
     xs = [0.0] * len(layers.slots)
     for rank in order:
@@ -147,9 +148,10 @@ def place_columns(layers: Layers, order: Sequence[Sequence[int]]) -> list[float]
 
 
 def _collect_pulls(layers: Layers, order: Sequence[Sequence[int]]) -> list[list[tuple[int, float, float]]]:
-    """Return, for each slot, a list of other slots that it should be near.
+    """Return, for each slot, a list of the slots that attract it.
 
-    Each entry has the index of the other slot, a weight, and the wanted x of the slot minus the x of the other slot.
+    Each entry is (other, weight, offset). ``other`` is the index of the slot that attracts. The attracted slot should
+    be at the x of ``other`` plus ``offset``.
     """
     pulls: list[list[tuple[int, float, float]]] = [[] for _ in layers.slots]
     for upper, lower in layers.ties:

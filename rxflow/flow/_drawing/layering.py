@@ -26,9 +26,10 @@ class Link:
 
     @property
     def span(self) -> int:
-        """The least number of ranks from ``source`` down to ``target``, unless the link closes a cycle.
+        """The least number of ranks from ``source`` down to ``target``.
 
-        The number is 2 for a link with a label, because the label takes space on a rank in between. Otherwise it is 1.
+        The number is 1 without a label. With a label, the number is 2, because the label takes space on a rank in
+        between. The span of a link that closes a cycle is not used, because the link leads upwards.
         """
         return 1 if self.label is None else 2
 

@@ -309,8 +309,8 @@ _STYLES = {
     "or": f"fill:{LIGHT['back']},stroke:{LIGHT['join']},color:{LIGHT['text']}",
     "loose": f"fill:{LIGHT['back']},stroke:{LIGHT['label']},color:{LIGHT['label']},stroke-dasharray:2 3",
 }
-# Matches the characters to escape. If they were not escaped, Mermaid would interpret Markdown in the text, such as "1."
-# and "_a_". An underscore inside a word is harmless.
+# Matches each character that must be escaped. Mermaid reads texts as Markdown. Without escapes, "1." would begin a
+# list, and "_a_" would be in italics. An underscore inside a word is harmless.
 _UNSAFE = re.compile(r"[^\w ]|(?<![^\W_])_|_(?![^\W_])")
 
 

@@ -53,7 +53,8 @@ def shorten(text: str, font: Font, limit: float) -> str:
 def wrap(text: str, font: Font, limit: float, lines: int) -> list[str]:
     """Break ``text`` into at most ``lines`` lines. No line is wider than ``limit`` pixels.
 
-    A word that is wider than a line is cut. If the rest of the text does not fit into the last line, the rest is cut.
+    A word that is wider than a line is shortened. The last line is shortened if the rest of the text does not fit. A
+    shortened line ends with an ellipsis.
     """
     done: list[str] = []
     words = text.split()

@@ -246,7 +246,7 @@ def _of_another_library(litellm: Any, cause: BaseException, about: dict[str, str
     if isinstance(cause, httpx.RequestError | aiohttp.ClientError | ConnectionError):
         if has_begun:
             return _cut_short(litellm, f"the connection broke before the answer was complete: {cause}", about)
-        # LiteLLM also raises InternalServerError for an unreachable server.
+        # Raise the class that LiteLLM itself raises for an unreachable server.
         return cast(Exception, litellm.InternalServerError(message=f"the connection failed: {cause}", **about))
     return None
 

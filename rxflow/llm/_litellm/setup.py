@@ -1,8 +1,9 @@
 """Prepares LiteLLM: imports it in a background thread, sets its settings, and replaces its cache of HTTP clients.
 
 The import takes seconds of CPU time and 190 MB of memory. LiteLLM's first call takes hundreds of milliseconds. So
-``import rxflow`` does not import LiteLLM. The import starts with the first ``LLM`` or call that needs LiteLLM. A direct
-call that fails also needs LiteLLM, because the error must have a class of LiteLLM.
+``import rxflow`` does not import LiteLLM. The import starts with the first ``LLM`` or call that needs LiteLLM. Some
+calls go to the provider without LiteLLM. If such a call fails, it needs LiteLLM too, because the error must have a
+class of LiteLLM.
 
 LiteLLM searches the text of an error for API keys, on the event loop of the call. The search takes 4 s per megabyte,
 and does not release the GIL. A gateway's error page of a megabyte would stall every stream of the process, even if
@@ -225,8 +226,8 @@ def forget_closed_clients(litellm: Any, error: BaseException) -> bool:
 
     Return True if a client was removed. The caller can then repeat the call.
 
-    LiteLLM recommends calling ``litellm.close_litellm_async_clients()`` at the end of each ``asyncio.run``. This closes
-    the clients of all loops, but LiteLLM would continue to use them for an hour.
+    LiteLLM recommends calling ``litellm.close_litellm_async_clients()`` at the end of each ``asyncio.run``. That
+    function closes the clients of all loops, but leaves the closed clients in the cache for up to an hour.
     """
     if not any(isinstance(cause, RuntimeError) for cause in iterate_causes(error)):
         return False  # httpx and aiohttp raise RuntimeError for a closed client, so this error has another reason

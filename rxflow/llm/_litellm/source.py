@@ -101,7 +101,7 @@ class LiteLLMSource:
         import httpx
 
         openai: Any = importlib.import_module("openai")
-        # By default, OpenAI's package uses a fork of httpx, which raises other classes of errors.
+        # Use httpx itself. By default, OpenAI's package uses a fork of httpx, and the fork raises other exceptions.
         http_client = httpx.AsyncClient(timeout=self._timeout(), follow_redirects=True)
         options = {"api_key": key, "base_url": self._openai_url(call), "http_client": http_client, "max_retries": 0}
         async with openai.AsyncOpenAI(**options) as call.client:
@@ -290,8 +290,8 @@ def _restore_names(deliver: Deliver, call: _Call) -> Deliver:
     """Return a function that restores the names of tools in deltas, and then calls ``deliver``.
 
     If LiteLLM changes no name, return ``deliver`` itself. For Bedrock, LiteLLM puts an "a" before names that do not
-    begin with a letter. LiteLLM can restore only 50 names, for ten minutes (litellm 1.110). So the names are taken from
-    the request.
+    begin with a letter. LiteLLM remembers only 50 changed names per process, each for ten minutes (litellm 1.110). So
+    the names are taken from the request.
     """
     names: list[str] = [function["name"] for function in call.request.functions]
     sent = {f"a{name}": name for name in names if not name[:1].isalpha()}
@@ -385,7 +385,7 @@ def _is_of_the_network(error: BaseException) -> bool:
 
 
 def _settings(litellm: Any) -> dict[str, Any]:
-    """Return the settings of the litellm module that may contain API keys: all texts, and ``headers``."""
+    """Return ``headers`` and all string settings of the litellm module. Any of these may contain API keys."""
     found = cast(dict[str, Any], vars(litellm))
     return {
         name: value

@@ -138,13 +138,14 @@ async def tap(stream: Any, response: Any, wire: Wire) -> AsyncGenerator[bytes]:
     The wrapper's chunks are not used.
 
     The wrapper may fail on an answer that ``wire`` can parse, for example because of one of Gemini's finish reasons.
-    The rest is then read without the wrapper. If the answer is incomplete at the end of the body, the wrapper's error
-    is raised. A wrapper that fails would close the response. So ``response.aclose`` does nothing while ``stream`` is
-    read, and the caller closes the response.
+    The rest of the response is then read without the wrapper. If the answer is incomplete at the end of the body, the
+    wrapper's error is raised. A wrapper that fails tries to close the response. So ``response.aclose`` does nothing
+    while ``stream`` is read. The caller closes the response.
     """
     blocks: deque[bytes] = deque()
-    # Some parsers of LiteLLM have already called aiter_bytes(). Its generator calls aiter_raw() at the first read, so
-    # replacing aiter_raw() still works. If the raw bytes are compressed, aiter_bytes() is replaced instead.
+    # Replace aiter_raw(). Some parsers of LiteLLM have already called aiter_bytes(), but the generator of aiter_bytes()
+    # calls aiter_raw() only at the first read. For a compressed response, replace aiter_bytes(), because ``wire`` needs
+    # decoded bytes.
     name = "aiter_bytes" if response.headers.get("content-encoding") else "aiter_raw"
     reads: AsyncIterator[bytes] = getattr(response, name)()
     setattr(response, name, partial(_keep_reads, reads, blocks, wire))
@@ -172,10 +173,10 @@ async def _stay_open() -> None:
 
 
 async def _keep_reads(reads: AsyncIterator[bytes], blocks: deque[bytes], wire: Wire, *_: Any) -> AsyncIterator[bytes]:
-    """Yield ``reads`` to LiteLLM's wrapper, and append each read to ``blocks``.
+    """Yield each block of ``reads`` to LiteLLM's wrapper, and append the block to ``blocks``.
 
-    :func:`tap` takes each read from ``blocks``, and the caller of :func:`tap` parses the read with ``wire``. So when
-    ``blocks`` is empty, ``wire`` has parsed all earlier reads.
+    :func:`tap` removes the blocks, and its caller parses each block with ``wire`` before it asks for the next one. So
+    if ``blocks`` is empty, ``wire`` has parsed all earlier blocks.
     """
     waiting_bytes = 0
     probe: Wire | None = None

@@ -75,7 +75,7 @@ class AnthropicMessagesWire(Wire):
             self._read_usage(get_object(event, "usage"))
         elif kind == "message_stop":
             for block in self._blocks.values():  # some compatible servers send no content_block_stop
-                if block.pieces or block.content.get("input"):  # if a call has neither, it is incomplete
+                if block.pieces or block.content.get("input"):  # a tool call with neither is incomplete
                     self._stop(block, batch)
             self.replace_halves(batch)
             self.is_complete = self.is_done = True

@@ -1,8 +1,8 @@
 """The wire of Gemini, as used by Google AI Studio and Vertex AI with ``alt=sse``.
 
-Each event is a complete response object, which contains the next parts of the answer. The body has no mark for its end,
-so only a finish reason shows that an answer is complete. But more of the answer may follow a finish reason: some models
-send one in each event, and others send one after they use a built-in tool. The format is described at
+Each event is a complete response object, which contains the next parts of the answer. The body has no mark for its end.
+An answer is complete if no more parts follow its last finish reason. An answer may have several finish reasons: some
+models send one in each event, and others send one after they use a built-in tool. The format is described at
 https://ai.google.dev/api/generate-content
 """
 
@@ -89,7 +89,8 @@ class GeminiWire(Wire):
             self.is_complete = True
         if "usageMetadata" in event:
             self._reported.update(get_object(event, "usageMetadata"))
-        if self.is_complete:  # counts are totals so far; the last report may come before the finish reason
+        # Each report has the totals so far. The last report may come before the finish reason, so reports are kept.
+        if self.is_complete:
             self.usage = read_usage(self._reported)
         if not self.response_id:
             self.response_id = str(event.get("responseId") or "")

@@ -55,7 +55,7 @@ class OllamaWire(Wire):
         self._is_in_tags = False
 
     def read(self, event: dict[str, Any], batch: list[Delta]) -> None:
-        # a completion has the fields of the message at the top level
+        # A completion has no "message". Its fields are at the top level, and its text is in "response".
         message: dict[str, Any] = event.get("message") or event
         text = check(str, "content", message.get("content") or event.get("response") or "")
         if text:
@@ -71,10 +71,10 @@ class OllamaWire(Wire):
             self._finish(event, batch)
 
     def _read_text(self, text: str, batch: list[Delta]) -> None:
-        """Read text, which may contain reasoning.
+        """Read text, which may begin with reasoning.
 
-        If a server does not know a model's reasoning format, the text begins with ``<think>``. The reasoning ends at
-        ``</think>``.
+        If the server does not know the reasoning format of a model, it leaves the reasoning in the text, between
+        ``<think>`` and ``</think>``.
         """
         if not self._has_begun:
             self._has_begun = not text.isspace()

@@ -144,8 +144,8 @@ class OpenAIChatWire(Wire):
                 self._reasoning_field = field
                 self._add_reasoning(str(delta[field]), batch)
                 return
-        # OpenRouter repeats the text of the details in ``reasoning``, so the loop above has already returned. Other
-        # gateways do not repeat the text, so take it from the details.
+        # OpenRouter repeats the text of the details in ``reasoning``, so the loop above has added it. Other gateways
+        # send the text only in the details.
         self._add_reasoning("".join(str(each.get("text") or each.get("summary") or "") for each in details), batch)
 
     def _add_reasoning(self, text: str, batch: list[Delta]) -> None:

@@ -33,8 +33,8 @@ class _Item:
 class OpenAIResponsesWire(Wire):
     """Parses the events of a response.
 
-    ``message`` may get two fields. When litellm turns a chat request into a request to the Responses API, it sends
-    fields with these names back:
+    ``message`` may get two fields, which must be sent back to the provider. litellm expects these names when it turns a
+    chat request into a request to the Responses API:
 
     - ``reasoning_items``: a list of ``{"type": "reasoning", "id", "summary", "encrypted_content"}``;
     - ``provider_specific_fields["phase"]``: the phase of the message.

@@ -35,8 +35,8 @@ class OversizedEvent(ValueError):
 class MalformedEvent(ValueError):
     """An event of the stream does not have the format of the provider's API.
 
-    ``str()`` quotes only the beginning of the event. ``args`` contains the whole event, so that API keys can be masked
-    in it later. A key that is cut off could not be found.
+    ``str()`` quotes only the beginning of the event. ``args`` contains the whole event, because API keys are masked
+    later, and a key without its end is not recognized.
     """
 
     def __init__(self, message: str, event: str = "") -> None:
@@ -84,7 +84,7 @@ class Wire(ABC):
 
     Attributes:
         finish_reason: as in :class:`~rxflow.llm.source.Ending`; None until the provider reports it.
-        is_complete: True if the provider has reported that the answer is complete. Usually, at most the usage follows.
+        is_complete: True if the provider has reported the end of the answer. Usually, only the usage may still follow.
         may_go_on: True if the answer may continue although ``is_complete`` is True, even after a long pause.
         is_done: True if nothing more follows.
         is_empty: True until the first event arrives.
@@ -195,7 +195,7 @@ class Wire(ABC):
             batch.append(text)
 
     def close_texts(self, batch: list[Delta]) -> None:
-        """Add to ``batch`` what is still held back. Called at ``[DONE]``, and by some wires at the finish reason."""
+        """End all texts: replace halves that are held back. Called at ``[DONE]``, or by a wire at the finish reason."""
         self.replace_halves(batch)
 
     def replace_halves(self, batch: list[Delta]) -> None:

@@ -342,8 +342,8 @@ def _not_made(name: str, error: Exception) -> HTTPException:
 def _inputs_of(name: str, flow: type[Flow[Any]]) -> Any:
     """Return the inputs of a flow: the fields of its state with their defaults.
 
-    The page sends the defaults back. A field is left out if JSON would change its default, for example an object or a
-    secret. The field ``id`` is always left out.
+    The page shows these defaults, and sends them to the server when it starts a run. So a field is left out if JSON
+    would change its default, for example if the default is a secret. The field ``id`` is always left out.
     """
     try:
         state = flow().state
@@ -364,7 +364,7 @@ def _inputs_of(name: str, flow: type[Flow[Any]]) -> Any:
 
 
 def _round_trip(state: Any, field: str, value: Any) -> tuple[Any, Any]:
-    """Return the JSON value of a field for the page, and the value that a new state gets from this JSON value."""
+    """Return the field's JSON value for the page, and what a new state gets if the page sends this value back."""
 
     def through(given: Any) -> Any:
         # Send infinity as the text "Infinity". A pydantic field for numbers accepts this text, but not null.

@@ -68,7 +68,7 @@ class Guard:
 
     def _refuse(self, scope: Any, headers: Headers, origin: str | None) -> Response | None:
         host = headers.get("host", "")
-        client, _ = scope.get("client") or ("", 0)  # None for a Unix socket
+        client, _ = scope.get("client") or ("", 0)  # scope["client"] is None for a Unix socket
         if self._token is None and _is_elsewhere(client):
             return _answer(403, f"{client} is not this machine; a server for others needs a token")
         if self._token is None and _split(f"//{host}").hostname not in LOOPBACK:

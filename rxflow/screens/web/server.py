@@ -38,14 +38,15 @@ def serve(
 ) -> None:
     """Serve ``flows`` until Ctrl-C. :func:`create_app` describes the arguments that are not listed here.
 
-    When the server stops, it cancels its live runs. If you pass ``runs``, the live runs continue until you close
-    ``runs``.
+    Without ``runs``, the server cancels its live runs when it stops. With ``runs``, the live runs continue until you
+    close ``runs``.
 
     Args:
         host: the address to listen on.
         port: the port; 0 chooses a free one.
         token: see :func:`create_app`. If other machines can reach the server and there is no token, one is generated.
-        on_ready: called with the page's address, with the token if there is one, as soon as the server listens.
+        on_ready: called as soon as the server listens. The argument is the page's address. If there is a token, the
+            address contains the token.
 
     Raises:
         TypeError: ``flows`` are not flow classes, or ``when_unread`` has a wrong type.

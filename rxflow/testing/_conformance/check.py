@@ -44,8 +44,9 @@ def check_operator(
         operator: the operator to check, as it would be passed to ``pipe``.
         items: the items that the operator's sources emit; by default a few words.
         key: a function that returns the value by which an emitted item is compared; by default the item itself.
-        whole: a function that gets the list of the values of one output, and returns the value by which the output is
-            compared. Use ``"".join`` if the operator may split texts differently. By default, the lists are compared.
+        whole: a function that gets the results of ``key`` for all items of one subscription, as a list. Two
+            subscriptions count as equal if ``whole`` returns equal values for them. Use ``"".join`` if the operator may
+            split the same text at different places. By default, the lists are compared.
         recovers: whether the operator swallows or replaces errors of its source.
         holds_back: whether an error overtakes items that the operator still holds, as in ``reduce``, ``last`` and
             ``buffer``.

@@ -350,9 +350,9 @@ class Strand:
         return self.is_ended or self.is_disposed
 
     def say(self, items: Iterable[Any]) -> None:
-        """Emit ``items`` one after the other. Nothing is emitted after the end.
+        """Emit ``items`` one after the other, until the subscription ends or is disposed.
 
-        After a disposal, only a stubborn strand emits.
+        A stubborn strand also emits after a disposal, but not after a terminal.
         """
         for item in items:
             observer = self._observer

@@ -85,7 +85,7 @@ class OperatorCase(Case):
             raise self.broken(f"subscribe raised {error!r}") from error
 
     async def strand(self, puppet: Puppet, number: int = 1) -> Strand:
-        """Return the strand of the puppet with this number, counted from 1.
+        """Return strand ``number`` of the puppet, counted from 1.
 
         Raises ConformanceError if the puppet has fewer strands. Also raises the error of :meth:`strand_if_any`.
         """
@@ -97,9 +97,9 @@ class OperatorCase(Case):
         return strand
 
     async def strand_if_any(self, puppet: Puppet, number: int = 1) -> Strand | None:
-        """Return the strand of the puppet with this number, counted from 1; None if there are fewer strands.
+        """Return strand ``number`` of the puppet, counted from 1; None if there are fewer strands.
 
-        This waits, because an operator that uses a scheduler may subscribe its source some steps of the loop later.
+        If necessary, wait for the strand: an operator that uses a scheduler may subscribe its source later.
         Raises ConformanceError if the puppet has more strands than ``number``, unless ``resubscribes`` is declared.
         """
         for _ in range(_STEPS):
@@ -128,9 +128,9 @@ class OperatorCase(Case):
         return witness
 
     async def wait_for_declared_end(self, witness: Witness, puppet: Puppet) -> None:
-        """Wait for the end of the output.
+        """Wait until ``witness`` has a terminal.
 
-        If ``resubscribes`` is declared, complete the operator's open subscriptions until the output ends.
+        If ``resubscribes`` is declared, complete the open strands of ``puppet`` until the terminal comes.
         """
         while self.declared.resubscribes and not witness.terminals:
             await self.settle()
