@@ -146,11 +146,8 @@ class QuestionTracker:
 
 
 def is_retracted(item: object, retracted: Retracted) -> bool:
-    """Return whether ``retracted`` makes ``item`` void.
-
-    An item that is neither a chunk nor reasoning always counts as void.
-    """
-    return not isinstance(item, StreamChunk | ReasoningChunk) or retracted.covers(item)
+    """Return whether ``retracted`` makes ``item`` void. An item without labels (a string) always counts as void."""
+    return not isinstance(item, StreamChunk | Happened) or retracted.covers(item)
 
 
 class Reader(Protocol[U_co]):

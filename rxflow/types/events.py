@@ -334,9 +334,9 @@ class Retracted(Happened):
     span_ids: tuple[str, ...] = ()
     llm_call_ids: tuple[str, ...] = ()
 
-    def covers(self, chunk: StreamChunk | ReasoningChunk) -> bool:
-        """Return whether ``chunk`` is void."""
-        labels = chunk if isinstance(chunk, StreamChunk) else chunk.origin
+    def covers(self, item: StreamChunk | Happened) -> bool:
+        """Return whether ``item`` is void: a chunk, or an event of the same call."""
+        labels = item if isinstance(item, StreamChunk) else item.origin
         namespace, call = self.origin.namespace, self.origin.llm_call_id
         return (
             labels.attempt in self.attempts

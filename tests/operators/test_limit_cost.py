@@ -11,7 +11,8 @@ import reactivex as rx
 from rxflow import LLM, operators as ops
 from rxflow.testing import Marbles, ScriptedLLM
 from rxflow.testing._scripted import turn
-from rxflow.types.chunks import StreamChunk
+from rxflow.types.chunks import Origin, StreamChunk
+from rxflow.types.events import LLMFinished, LLMStarted, Retracted
 from rxflow.types.results import UsageMetrics
 from tests.loopback import Loopback, Reply
 from tests.signals import Signals, outcome, signals_of
@@ -97,6 +98,20 @@ class TestInARun:
         assert said.items == []
         assert "no price for the model 'scripted'" in str(said.errors[0])
         assert "Give input_price and output_price" in str(said.errors[0])
+
+    def test_an_estimate_is_replaced_although_another_call_is_retracted(self) -> None:
+        failing, other = (Origin(namespace=(name,), span_id=name, llm_call_id=name) for name in "ab")
+        said = signals_of(
+            rx.of(
+                *(LLMStarted(origin=each, model="m", messages=()) for each in (failing, other)),
+                *(failing.chunk("x"), other.chunk("y" * 400)),  # an estimate of a hundred tokens: a dollar
+                Retracted(origin=failing, attempts=(0,), error=OSError()),
+                LLMFinished(origin=other, text="y" * 400, usage=UsageMetrics(completion_tokens=100)),
+                "z",
+            ).pipe(limit_cost(1.5, on_limit="error"))
+        )
+        assert said.errors == []
+        assert said.items[-1] == "z"
 
     def test_the_embedded_model_costs_nothing(self) -> None:
         assert signals_of(LLM("rxflow/demo").observe("Hello").pipe(ops.limit_cost(0.000001))).completions == 1

@@ -107,7 +107,7 @@ async def _once(case: OperatorCase) -> None:
         strand = await case.strand(puppet)
         strand.say(case.items)
         end(strand)
-        await case.wait_for_declared_end(witness, puppet, end)
+        await case.wait_for_declared_end(witness, puppet)
         await case.settle()
         await case.strand(puppet)
         if any(not strand.is_over for strand in puppet.strands):
