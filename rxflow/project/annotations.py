@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import partial, wraps
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeAlias, TypeVar, cast
 
 from rxflow._streaming import await_blocking
 from rxflow.crew import Agent, Crew, Task
@@ -22,7 +22,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _ROLE = "__rxflow_role__"
 _CACHE_ATTRIBUTE = "_rxflow_made"
-_being_made: ContextVar[tuple[tuple[int, Callable[..., Any]], ...]] = ContextVar("rxflow_being_made", default=())
+_CallKey: TypeAlias = tuple[Callable[..., Any], tuple[object, ...], tuple[tuple[str, object], ...]]
+"""What identifies a call: the method, its positional arguments, and its keyword arguments."""
+_being_made: ContextVar[tuple[tuple[int, _CallKey], ...]] = ContextVar("rxflow_being_made", default=())
 
 
 def agent(method: Callable[P, R]) -> Callable[P, R]:
@@ -148,9 +150,10 @@ def _create_once(
         owner, *others = args
         known: dict[Any, R] = vars(owner).setdefault(_CACHE_ATTRIBUTE, {})
         # The key contains ``make``, not the method's name: a subclass may override the method and call super().
-        key = (make, tuple(map(_key, others)), tuple((each, _key(value)) for each, value in sorted(kwargs.items())))
+        named = tuple((each, _key(value)) for each, value in sorted(kwargs.items()))
+        key: _CallKey = (make, tuple(map(_key, others)), named)
         if key not in known:
-            with _Making(owner, make):
+            with _Making(owner, key):
                 made = _settle(method(*args, **kwargs))
             complete(f"{name}() under @{role}", owner, made)
             known[key] = cast(R, made)
@@ -190,18 +193,18 @@ def _settle(made: Any) -> Any:
 class _Making:
     """Surrounds a call of a method that creates something.
 
-    Raises ValueError if the method is already running for the same object, even with other arguments. Otherwise a
-    method that needs its own result would call itself forever.
+    Raises ValueError if the same call is already running for the same object. Otherwise a method that needs its own
+    result would call itself forever.
     """
 
-    def __init__(self, owner: object, method: Callable[..., Any]) -> None:
+    def __init__(self, owner: object, key: _CallKey) -> None:
         self._owner = owner
-        self._entry = (id(owner), method)
+        self._entry = (id(owner), key)
 
     def __enter__(self) -> None:
         under_way = _being_made.get()
         if self._entry in under_way:
-            names = [method.__name__ for _, method in under_way[under_way.index(self._entry) :]]
+            names = [method.__name__ for _, (method, *_) in under_way[under_way.index(self._entry) :]]
             raise ValueError(
                 f"{type(self._owner).__name__}: {' → '.join([*names, names[0]])} is a circle: context, agent or a tool "
                 "leads back to it"

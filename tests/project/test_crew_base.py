@@ -553,6 +553,17 @@ class TestConfiguration:
         with pytest.raises(ValueError, match="Round: write → review → write is a circle"):
             Round().write()
 
+    def test_a_task_may_need_one_that_the_same_method_makes_of_other_arguments(self) -> None:
+        @CrewBase
+        class Chain(Editing):
+            @task
+            def step(self, number: int) -> Task:
+                before = [self.step(number - 1)] if number else []
+                return Task(description=f"step {number}", expected_output="e", agent=self.writer(), context=before)
+
+        last = Chain().step(2)
+        assert [each.description for each in last.context or []] == ["step 1"]
+
     def test_mcp_servers_are_refused_where_their_tools_are_asked_for(self) -> None:
         @CrewBase
         class Served(Editing):

@@ -172,7 +172,9 @@ async def _stay_open() -> None:
     """Do nothing. This replaces the response's ``aclose``, so that LiteLLM's wrapper cannot close the response."""
 
 
-async def _keep_reads(reads: AsyncIterator[bytes], blocks: deque[bytes], wire: Wire, *_: Any) -> AsyncIterator[bytes]:
+async def _keep_reads(
+    reads: AsyncIterator[bytes], blocks: deque[bytes], wire: Wire, chunk_size: int | None = None
+) -> AsyncIterator[bytes]:
     """Yield each block of ``reads`` to LiteLLM's wrapper, and append the block to ``blocks``.
 
     :func:`tap` removes the blocks, and its caller parses each block with ``wire`` before it asks for the next one. So

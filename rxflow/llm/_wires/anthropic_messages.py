@@ -75,8 +75,9 @@ class AnthropicMessagesWire(Wire):
             self._read_usage(get_object(event, "usage"))
         elif kind == "message_stop":
             for block in self._blocks.values():  # some compatible servers send no content_block_stop
-                if block.pieces or block.content.get("input"):  # a tool call with neither is incomplete
-                    self._stop(block, batch)
+                content = block.content
+                if block.pieces or content.get("input") or content.get("data") or content.get("content") is not None:
+                    self._stop(block, batch)  # a block that has none of these is incomplete
             self.replace_halves(batch)
             self.is_complete = self.is_done = True
 

@@ -178,6 +178,20 @@ def test_blocks_that_are_not_stopped_end_with_the_message() -> None:
     assert got.wire.message["thinking_blocks"] == [{"type": "thinking", "thinking": "Hm.", "signature": ""}]
 
 
+def test_blocks_that_are_whole_from_their_start_need_no_stop() -> None:
+    redacted = {"type": "redacted_thinking", "data": "c2VjcmV0"}
+    result: dict[str, Any] = {"type": "web_search_tool_result", "tool_use_id": "1", "content": []}
+    compaction = {"type": "compaction", "content": "All that was."}
+    begun: dict[str, Any] = {"type": "server_tool_use", "id": "2", "name": "web_search", "input": {}}
+    starts = [block(index, content)[0] for index, content in enumerate((redacted, result, compaction, begun))]
+    got = answer(*starts, end(), STOP)
+    assert got.parts == [("server_tool", result), ("server_tool", compaction)]
+    assert got.wire.message == {
+        "thinking_blocks": [redacted],
+        "provider_specific_fields": {"compaction_blocks": [compaction]},
+    }
+
+
 @pytest.mark.parametrize("without", [{}, {"id": None}])
 def test_a_call_may_have_no_id(without: dict[str, Any]) -> None:
     start: dict[str, Any] = {"type": "tool_use", "name": "look", "input": {}, **without}
