@@ -19,11 +19,12 @@ def heartbeat(interval: RelativeTime, *, scheduler: SchedulerBase | None = None)
     """Add a ``Heartbeat`` after each ``interval`` without an item (like ``merge`` with ``interval``, reset by items).
 
     ``interval`` is a number of seconds or a timedelta. Heartbeats keep a connection open if a proxy closes silent
-    connections. They also show users that the work continues. Only the items at this point of the pipe end a silence.
-    After ``flow.observe()``, these are the chunks; other events do not count. The ``origin`` of a heartbeat is the
+    connections. They also show users that the work continues. Only items that reach this operator end a silence.
+    Directly after ``flow.observe()``, these items are the chunks. The ``origin`` of a heartbeat is the
     origin of the latest event of any kind, so it shows what the run is waiting for. ``silent_for`` is the time in
-    seconds since the last item, or since the subscription if there was no item. An operator that selects from the
-    events again, such as ``text``, would drop heartbeats: put ``heartbeat`` after such an operator. Completion and
+    seconds since the last item, or since the subscription if there was no item. Some
+    operators, for example ``text``, make a selection of their own from all events of the run. They would drop the
+    heartbeats, so put ``heartbeat`` after them. Completion and
     errors are passed on. ::
 
         source          --a------------b--|

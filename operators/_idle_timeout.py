@@ -123,9 +123,9 @@ class _Watch:
             self.silence.pause()
 
     def _is_anybody_to_speak(self) -> bool:
-        """Return whether an LLM call is open, so that a pause counts.
+        """Return whether an LLM call is open. Only then can silence end the stream.
 
-        While a question to a person is open, only calls that began with an LLMStarted event count.
+        While a question to a person is open, calls without an LLMStarted event are ignored.
         """
         if self._questions:
             return any(isinstance(call.item, LLMStarted) for call in self._calls)

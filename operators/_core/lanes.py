@@ -64,7 +64,7 @@ class Label:
     Attributes:
         what: the noun for the label in error messages.
         name, id: the fields of chunks and origins that hold the name and the id. ``id`` is None for methods.
-        field: an attribute that distinguishes a Task from an Agent, because both have an ``id``. None for methods.
+        field: the name of an attribute that only a Task has, or only an Agent. Both have an ``id``. None for methods.
         begins: the class of the event that begins a labelled span.
         ends: the classes of the events that end a labelled span.
     """

@@ -22,7 +22,7 @@ from rxflow._streaming.journal import Done, Journal, NotResumable, Step, drop_re
 from rxflow._streaming.kickoff import Last, await_blocking, run_async, run_blocking
 from rxflow._streaming.log import Log, LogReader
 from rxflow._streaming.loop_thread import LoopThread
-from rxflow._streaming.observable import Behind, EventStream, chunks, everything, past
+from rxflow._streaming.observable import Accompanying, EventStream, chunks, everything, past
 from rxflow._streaming.output import (
     AgentStreamingOutput,
     CrewStreamingOutput,
@@ -60,10 +60,10 @@ from rxflow._streaming.scope import (
 __all__ = [
     "DEFAULT_STOP_REASON",
     "WAITS",
+    "Accompanying",
     "AgentStreamingOutput",
     "Answerer",
     "AsyncStreamSession",
-    "Behind",
     "Border",
     "Cleanup",
     "ConsoleProvider",

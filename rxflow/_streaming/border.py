@@ -220,7 +220,7 @@ class Passage(Holder, ObserverBase[Event]):
         super().dispose()
 
     def dispose(self) -> None:
-        self._retire()  # first, so that no …Cancelled events are emitted for the leaves that super().dispose() stops
+        self._retire()  # this comes first: it prevents …Cancelled events of the leaves that super().dispose() stops
         super().dispose()
 
     def note_stopped(self, span_id: str, reason: str) -> None:

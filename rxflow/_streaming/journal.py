@@ -138,7 +138,7 @@ class Journal(Answerer):
                 yield replace(request, replayed=True)
 
     def next_flow(self, around: Step, name: str) -> Step:
-        """Return the step of the next start of the flow ``name`` inside the step ``around``, and count this start."""
+        """Count one more start of the flow ``name`` inside ``around``, and return the step (the path) of this start."""
         key = (*around, name)
         self._counts[key] += 1
         return (*around, f"{name}#{self._counts[key] - 1}")

@@ -14,7 +14,7 @@ from rxflow._loops import call_soon, running_loop
 from rxflow._streaming.bridge import from_coroutine
 from rxflow._streaming.emitter import Emitter, current_emitter
 from rxflow._streaming.log import THE_END, Log
-from rxflow._streaming.observable import Behind, EventStream, SourceFeed
+from rxflow._streaming.observable import Accompanying, EventStream, SourceFeed
 from rxflow.types import Event, FlowPaused, InputRequested, LLMFinished, RunPaused, StreamChunk
 
 T = TypeVar("T")
@@ -146,8 +146,8 @@ class RunFeed(SourceFeed[Item, Any], Generic[Item, E]):
     are also emitted in the stream of the surrounding run.
     """
 
-    _behind: Event | None = None
-    """The last event that came wrapped in a :class:`Behind`. Set on the object with the first such event."""
+    _accompanying: Event | None = None
+    """The last event that came wrapped in an :class:`Accompanying`. Set on the object with the first such event."""
 
     def __init__(
         self, log: Log[Item], source: Observable[Event], finished: type[E], select: Callable[[Event], Item | None]
@@ -176,11 +176,11 @@ class RunFeed(SourceFeed[Item, Any], Generic[Item, E]):
         if self._to_show and self._leaf is not None and running_loop() is self._leaf.run.loop:
             self._show_waiting()  # the wait in pull() blocked the loop that would have shown these events
 
-    def on_next(self, value: Event | Behind) -> None:
+    def on_next(self, value: Event | Accompanying) -> None:
         if self._log.is_ended:
             return
-        if isinstance(value, Behind):
-            self._behind = value = value.event
+        if isinstance(value, Accompanying):
+            self._accompanying = value = value.event
         else:
             try:
                 item = self._select(value)
@@ -189,8 +189,8 @@ class RunFeed(SourceFeed[Item, Any], Generic[Item, E]):
                 raise
             if item is not None:
                 self._log.append(item)
-            if value is self._behind:
-                return  # this event has already come in a Behind, and was tapped and shown then
+            if value is self._accompanying:
+                return  # it arrived before, inside an Accompanying; it was tapped and shown at that time
         if not isinstance(value, StreamChunk):
             self.last.tap(value)
         if self._leaf is not None:

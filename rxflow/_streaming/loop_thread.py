@@ -34,9 +34,10 @@ Build: TypeAlias = Callable[[Scope], Observable[T]]
 """A function that gets the scope of a run, and returns the Observable of the run."""
 
 MAX_KEPT_LOOPS = 4
-"""The maximum number of loop threads that are kept for the next runs of one thread.
+"""The maximum number of idle loop threads that are kept for each thread that starts runs.
 
-So a program that once had many concurrent streams does not keep a loop thread for each of them.
+They are used for its later runs. So a program that once had many concurrent streams does not keep a loop thread for
+each of them.
 """
 
 CLOSE_WAIT_S = 0.05

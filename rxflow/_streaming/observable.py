@@ -150,10 +150,10 @@ class EventStream(Observable[T], Generic[T]):
 
         return self._like(self._selection, enter=enter)
 
-    def with_events(self) -> EventStream[T | Behind]:
-        """Return this stream with the events of the run, except StreamChunks, between the items.
+    def with_events(self) -> EventStream[T | Accompanying]:
+        """Return this stream with the run's events between its items, for code that needs unselected events too.
 
-        Each of these events is wrapped in :class:`Behind`. This is for code that also needs unselected events.
+        Each event is wrapped in :class:`Accompanying`. StreamChunks are not added.
         """
         return self.reselect(_with_events)
 
@@ -313,8 +313,8 @@ def _defer(build: Build[Event], scope: Scope) -> Observable[Event]:
 
 
 @dataclass(frozen=True, slots=True)
-class Behind:
-    """Wraps an event of a run in a stream that also has the items of a selection (:meth:`EventStream.with_events`)."""
+class Accompanying:
+    """An event that :meth:`EventStream.with_events` has added to the items of a selection."""
 
     event: Event
 
@@ -372,11 +372,11 @@ def past(
     return selection
 
 
-def _with_events(shown: Selection[T]) -> Selection[T | Behind]:
-    def route(emit: Callable[[T | Behind], None], show: Callable[[Event], None]) -> Callable[[Event], None]:
+def _with_events(shown: Selection[T]) -> Selection[T | Accompanying]:
+    def route(emit: Callable[[T | Accompanying], None], show: Callable[[Event], None]) -> Callable[[Event], None]:
         def on_next(event: Event) -> None:
             if not isinstance(event, StreamChunk):
-                emit(Behind(event))
+                emit(Accompanying(event))
             show(event)
 
         return on_next

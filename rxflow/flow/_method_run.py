@@ -15,7 +15,7 @@ from reactivex import Observable
 
 from rxflow._loops import call_soon
 from rxflow._streaming import (
-    Behind,
+    Accompanying,
     Done,
     Emitter,
     EventStream,
@@ -280,7 +280,7 @@ class _Merged:
 
     def __init__(self, emitter: Emitter) -> None:
         self._emitter = emitter
-        self._behind: object = _NOTHING
+        self._accompanying: object = _NOTHING
         self._text: list[str | StreamChunk] = []
         self._results: list[Any] = []
         self._has_agent_answer = False
@@ -290,11 +290,11 @@ class _Merged:
         return self._results[-1] if self._results else "".join(map(str, self._text))
 
     def on_next(self, item: Any) -> None:
-        if isinstance(item, Behind):
-            self._behind = event = item.event
+        if isinstance(item, Accompanying):
+            self._accompanying = event = item.event
             self._emitter.on_next(self._forget_retracted(event) if isinstance(event, Retracted) else event)
-        elif item is self._behind:
-            self._behind = _NOTHING  # this event was already emitted, when it arrived inside a Behind
+        elif item is self._accompanying:
+            self._accompanying = _NOTHING  # this event was already emitted, when it arrived inside an Accompanying
         elif isinstance(item, str):
             self._text.append(item)
             self._emitter.text(item)

@@ -119,7 +119,7 @@ def get_resource(name: str, create: Callable[[], T]) -> T:
 
 
 def stop() -> None:
-    """Stop the loop. Wait up to 2 s until its thread ends, because the thread could block the interpreter's shutdown.
+    """Stop the loop, and wait at most 2 s for its thread to end.
 
     A later call of :func:`submit` starts a new loop.
     """

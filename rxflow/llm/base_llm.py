@@ -250,7 +250,10 @@ def _messages(request: Request) -> tuple[list[dict[str, Any]]]:
 
 
 def _keywords(method: Callable[..., Any], request: Request) -> dict[str, Any]:
-    """Return those of CrewAI's keyword arguments that ``method`` accepts. All except ``tools`` are None."""
+    """Return the keyword arguments for ``method``: ``tools``, and None for CrewAI's other parameters.
+
+    Parameters that ``method`` does not have are left out.
+    """
     parameters = inspect.signature(method).parameters
     takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
     given: dict[str, Any] = dict.fromkeys(name for name in _OTHER_PARAMETERS if name in parameters)
@@ -269,7 +272,7 @@ class _Reply:
         self._calls_tools = False
 
     async def read(self, said: Any) -> None:
-        """Emit the deltas of ``said``, the method's return value, except the :class:`Ending`."""
+        """Emit all deltas in ``said`` except the :class:`Ending`. ``said`` is what ``call`` or ``acall`` returned."""
         if isinstance(said, AsyncIterator):
             await self._read_async(cast(AsyncIterator[Any], said))
         elif isinstance(said, Iterator):

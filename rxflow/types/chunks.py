@@ -404,9 +404,9 @@ def _fill_chunk(values: dict[str, Any], fields: _AllFields | None = None) -> Str
 class _AllFields(set[str]):
     """The names of all fields of a chunk, as the ``__pydantic_fields_set__`` of the chunk.
 
-    Each Origin has one such set for its text chunks. Chunks that share the set of an Origin have equal labels. All
-    other chunks that rxflow creates share ``_ALL_FIELDS``, and may have different labels. When pydantic compares two
-    objects, it ignores these sets.
+    The set object is also a mark. All text chunks of one Origin have the same set object, so chunks with the same
+    object have equal labels, and the labels need not be compared. All other chunks that rxflow creates have the object
+    ``_ALL_FIELDS``. Their labels may differ. Pydantic's comparison of two chunks ignores these sets.
     """
 
     __slots__ = ()
