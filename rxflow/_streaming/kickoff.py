@@ -100,11 +100,11 @@ class Last(Generic[E]):
         self.pending: tuple[InputRequested, ...] = ()
 
     def tap(self, event: Event) -> None:
-        """Read the next event."""
+        """Read the next event. A crew or flow inside the run ends or pauses before the run itself."""
         if isinstance(event, self._wanted):
-            self._event = event
+            self._event, self.pending = event, ()
         elif isinstance(event, FlowPaused):
-            self.pending = event.pending
+            self._event, self.pending = None, event.pending
 
     @property
     def is_paused(self) -> bool:

@@ -317,6 +317,29 @@ class TestPause:
         assert isinstance(seen.items[-1], FlowPaused)
         assert seen.error is None
 
+    def test_a_result_of_a_flow_inside_it_is_not_that_of_a_paused_run(self) -> None:
+        class Inner(Flow):
+            @start()
+            def say(self) -> str:
+                return "inner"
+
+        class Outer(Flow):
+            @start()
+            def nest(self) -> Any:
+                return Inner().kickoff()
+
+            @listen(nest)
+            def question(self) -> str | None:
+                return self.ask("Go on?")
+
+        with pytest.raises(RunPaused, match=r"Go on\?"):
+            Outer().kickoff()
+        output = Outer().stream_chunks()
+        assert list(output) == []
+        assert output.is_paused
+        with pytest.raises(RunPaused):
+            _ = output.result
+
     def test_a_run_goes_on_while_a_flow_inside_it_is_paused(self) -> None:
         class Outer(Flow):
             @start()
