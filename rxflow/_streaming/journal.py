@@ -17,13 +17,14 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from itertools import count
+from itertools import chain, count
 from typing import Any, TypeAlias, TypeVar
 
 from rxflow._streaming.scope import UNANSWERED, Answerer, Scope
 from rxflow.types import Event, Origin, StreamChunk, UsageMetrics, events as e
 from rxflow.types._values import to_json_value
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 Step: TypeAlias = tuple[str, ...]
@@ -67,6 +68,15 @@ class _Memory:
     calls: dict[str, deque[e.LLMFinished]] = field(default_factory=lambda: defaultdict(deque))
     tools: dict[str, deque[ToolUse]] = field(default_factory=lambda: defaultdict(deque))
     questions: dict[str, deque[Asked]] = field(default_factory=lambda: defaultdict(deque))
+
+
+@dataclass(slots=True)
+class _OpenTool:
+    """A tool call that has not ended. If ``is_waiting`` is True, it waits for approval, so the tool has not run."""
+
+    step: Step
+    key: str  # the hash of the input
+    is_waiting: bool = False
 
 
 class Journal(Answerer):
@@ -214,10 +224,10 @@ class _Reader:
         self._steps: dict[str, Step] = {"": ()}  # the step of each span
         self._counts: Counter[Step] = Counter()
         self._asking: dict[str, str] = {}  # by span_id of an unfinished model call: the hash of the call's input
-        self._tools: dict[tuple[str, str], tuple[Step, str]] = {}
+        self._tools: dict[tuple[str, str], _OpenTool] = {}  # by span_id and tool_id, in the current generation
+        # The open tool calls of earlier generations, by step, hash of the input, and tool_id.
+        self._cut_off_tools: dict[tuple[Step, str, str], deque[_OpenTool]] = defaultdict(deque)
         self._questions: dict[str, tuple[Step, Asked]] = {}
-        # By request_id of an open question for approval: the key and the value of the tool call, taken out of _tools.
-        self._to_approve: dict[str, tuple[tuple[str, str], tuple[Step, str]]] = {}
         # By span_id of a span with chunks: its step, the attempts of its chunks, and whether the span is a model call.
         self._shown: dict[str, tuple[Step, set[int], bool]] = {}
 
@@ -233,8 +243,10 @@ class _Reader:
         match event:
             case e.FlowResumed():
                 self._counts.clear()
+                self._cut_off_open_tools()
             case e.Retracted():
-                self._forget_text(event)
+                for span in event.span_ids:
+                    self._shown.pop(span, None)
             case e.FlowStarted():
                 step = self._begin(origin, self._steps.get(origin.parent_span_id, ()), origin.flow_name)
                 self.flows.setdefault(step, event)
@@ -260,13 +272,9 @@ class _Reader:
             case e.ToolStarted():
                 self._steps.setdefault(origin.span_id, step)
                 if not event.replayed:
-                    self._tools[origin.span_id, event.tool_id] = step, hash_tool(event.tool_name, event.arguments)
-            case e.ToolFinished() | e.ToolFailed():
-                began = self._tools.pop((origin.span_id, event.tool_id), None)
-                if began is not None and not event.replayed:
-                    self._memories[began[0]].tools[began[1]].append(ToolUse(event))
-            case e.ToolCancelled():
-                self._tools.pop((origin.span_id, event.tool_id), None)
+                    self._begin_tool(event, step)
+            case e.ToolFinished() | e.ToolFailed() | e.ToolCancelled():
+                self._end_tool(event)
             case e.InputRequested():
                 self._read_question(event, step)
             case e.InputReceived():
@@ -280,26 +288,49 @@ class _Reader:
         if event.replayed:
             return
         self._questions[event.request_id] = step, Asked(event, None)
-        tool = event.origin.span_id, event.tool_id
-        if tool in self._tools:  # the question is whether this tool may be called, so the tool has not run yet
-            self._to_approve[event.request_id] = tool, self._tools.pop(tool)
+        tool = self._tools.get((event.origin.span_id, event.tool_id))
+        if tool is not None:  # the question is whether this tool may be called
+            tool.is_waiting = True
 
     def _read_answer(self, event: e.InputReceived) -> None:
         if event.request_id not in self._questions:
             return
         step, asked = self._questions[event.request_id]
         self._questions[event.request_id] = step, replace(asked, received=event)
-        if event.request_id in self._to_approve:
-            tool, began = self._to_approve.pop(event.request_id)
-            self._tools[tool] = began
+        tool = self._tools.get((event.origin.span_id, asked.request.tool_id))
+        if tool is not None:
+            tool.is_waiting = False
+
+    def _cut_off_open_tools(self) -> None:
+        """Move the open tool calls of the current generation to those of earlier generations."""
+        for (_, tool_id), tool in self._tools.items():
+            self._cut_off_tools[tool.step, tool.key, tool_id].append(tool)
+        self._tools.clear()
+
+    def _begin_tool(self, event: e.ToolStarted, step: Step) -> None:
+        """Note a call. If an earlier generation began the same call, this one continues it, and may still wait."""
+        key = hash_tool(event.tool_name, event.arguments)
+        before = _take(self._cut_off_tools, (step, key, event.tool_id))
+        self._tools[event.origin.span_id, event.tool_id] = before or _OpenTool(step, key)
+
+    def _end_tool(self, event: e.ToolFinished | e.ToolFailed | e.ToolCancelled) -> None:
+        name = event.origin.span_id, event.tool_id
+        tool = self._tools.get(name)
+        if tool is None or (tool.is_waiting and not isinstance(event, e.ToolFinished)):
+            return  # nobody has approved the call, so the tool has not run, and the next generation continues the call
+        del self._tools[name]
+        if not isinstance(event, e.ToolCancelled):
+            self._memories[tool.step].tools[tool.key].append(ToolUse(event))
 
     def remember_what_is_open(self) -> Iterable[e.InputRequested]:
         """Record the tool calls that had not ended, and the questions of unfinished steps.
 
         Yield each recorded question that has no answer.
         """
-        for step, hashed in self._tools.values():
-            self._memories[step].tools[hashed].append(ToolUse(None))
+        self._cut_off_open_tools()
+        for tool in chain.from_iterable(self._cut_off_tools.values()):
+            if not tool.is_waiting:
+                self._memories[tool.step].tools[tool.key].append(ToolUse(None))
         for step, asked in self._questions.values():
             if not any(step[: depth + 1] in self.finished for depth in range(len(step))):
                 self._memories[step].questions[hash_question(asked.request)].append(asked)
@@ -333,10 +364,6 @@ class _Reader:
             return
         step = self._steps.get(chunk.span_id, self._steps.get(chunk.parent_span_id, ()))
         self._shown.setdefault(chunk.span_id, (step, set(), bool(chunk.llm_call_id)))[1].add(chunk.attempt)
-
-    def _forget_text(self, event: e.Retracted) -> None:
-        for span in event.span_ids:
-            self._shown.pop(span, None)
 
     def _note_span(self, span: str) -> None:
         run_id, _, number = span.rpartition("/")
@@ -405,7 +432,7 @@ def _hash(*values: Any) -> str:
     return sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()
 
 
-def _take(memory: dict[str, deque[T]], key: str) -> T | None:
+def _take(memory: dict[K, deque[T]], key: K) -> T | None:
     several = memory.get(key)
     return several.popleft() if several else None
 

@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 
+from rxflow import operators as ops
 from rxflow._streaming.journal import Journal, NotResumable
 from rxflow.flow import Flow, HumanFeedbackResult, and_, human_feedback, listen, router, start
-from rxflow.llm.source import Ending, ToolCallDelta
+from rxflow.llm.source import Delta, Ending, ToolCallDelta
 from rxflow.tools import tool
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.codec import decode, encode
 from rxflow.types.events import (
+    CrewFinished,
     Event,
     FlowFinished,
     FlowPaused,
@@ -290,6 +292,66 @@ def test_a_tool_call_with_a_set_is_known_again() -> None:
     seen = outcome(Files().events().resume_from(Journal(past, {request.request_id: "yes"})))
     assert seen.one(FlowFinished).result == "heard yes"
     assert filed == [{0, 8}]
+
+
+@pytest.mark.parametrize("is_paused_first", [False, True])
+def test_a_worker_may_be_killed_twice_while_one_approval_is_open(is_paused_first: bool) -> None:
+    paid: list[float] = []
+
+    @tool(needs_approval=True)
+    def pay(amount: float) -> str:
+        """Pay."""
+        paid.append(amount)
+        return "paid"
+
+    crew = solo(Scripted(calls(("pay", {"amount": 5})), "Done"), agent={"tools": [pay]})
+    first = outcome(crew.events())
+    (request,) = first.one(FlowPaused).pending
+    past = first.events if is_paused_first else first.events[: first.events.index(request) + 1]
+    for _ in range(2):
+        again = outcome(crew.events().resume_from(Journal(past)))
+        assert [each.request_id for each in again.one(FlowPaused).pending] == [request.request_id]
+        past = [*past, *again.events[: again.events.index(again.one(ToolStarted)) + 1]]
+    seen = outcome(crew.events().resume_from(Journal(past, {request.request_id: "yes"})))
+    assert seen.errors == []
+    assert seen.one(CrewFinished).result.raw == "Done"
+    assert paid == [5]
+
+
+@pytest.mark.parametrize("second_id", ["call_1"])
+@pytest.mark.parametrize("is_answered_at_once", [False, True])
+def test_an_approved_call_that_ended_leaves_nothing_for_the_next_one(second_id: str, is_answered_at_once: bool) -> None:
+    paid: list[float] = []
+
+    @tool(needs_approval=True)
+    def pay(amount: float) -> str:
+        """Pay."""
+        paid.append(amount)
+        return f"paid {len(paid)}"
+
+    second: list[Delta] = [ToolCallDelta(0, second_id, "pay", '{"amount": 5}'), Ending("tool_calls")]
+    model = Scripted(calls(("pay", {"amount": 5})), "One", second, "Two")
+
+    class Pays(Flow):
+        @start()
+        def pay_twice(self) -> str:
+            one = an_agent(model, tools=[pay]).kickoff("Pay").raw
+            heard = self.ask("Go on?")
+            return f"{one} {heard} {an_agent(model, tools=[pay]).kickoff('Pay again').raw}"
+
+    def approve(request: InputRequested) -> str | None:
+        return "yes" if is_answered_at_once and request.kind == "approval" and not paid else None
+
+    past: list[Event] = outcome(Pays().events().pipe(ops.answer_with(approve))).events
+    asked: list[str] = []
+    while isinstance(past[-1], FlowPaused):
+        (request,) = past[-1].pending
+        asked.append(request.kind)
+        past += outcome(Pays().events().resume_from(Journal(past, {request.request_id: "yes"}))).events
+    assert asked == [*([] if is_answered_at_once else ["approval"]), "input", "approval"]
+    (finished,) = [event for event in past if isinstance(event, FlowFinished)]
+    assert finished.result == "One yes Two"
+    assert paid == [5, 5]
 
 
 def test_feedback_may_be_about_a_dict_whose_keys_cannot_be_sorted() -> None:
