@@ -77,6 +77,7 @@ class _OpenTool:
     step: Step
     key: str  # the hash of the input
     is_waiting: bool = False
+    approval: str = ""  # the request_id of the answered question for approval
 
 
 class Journal(Answerer):
@@ -299,7 +300,7 @@ class _Reader:
         self._questions[event.request_id] = step, replace(asked, received=event)
         tool = self._tools.get((event.origin.span_id, asked.request.tool_id))
         if tool is not None:
-            tool.is_waiting = False
+            tool.is_waiting, tool.approval = False, event.request_id
 
     def _cut_off_open_tools(self) -> None:
         """Move the open tool calls of the current generation to those of earlier generations."""
@@ -321,6 +322,8 @@ class _Reader:
         del self._tools[name]
         if not isinstance(event, e.ToolCancelled):
             self._memories[tool.step].tools[tool.key].append(ToolUse(event))
+            # The resumed run does not ask whether it may repeat this call. The next such call must not take the answer.
+            self._questions.pop(tool.approval, None)
 
     def remember_what_is_open(self) -> Iterable[e.InputRequested]:
         """Record the tool calls that had not ended, and the questions of unfinished steps.

@@ -318,9 +318,10 @@ def test_a_worker_may_be_killed_twice_while_one_approval_is_open(is_paused_first
     assert paid == [5]
 
 
-@pytest.mark.parametrize("second_id", ["call_1"])
+@pytest.mark.parametrize("second_id", ["call_0", "call_1"])
 @pytest.mark.parametrize("is_answered_at_once", [False, True])
 def test_an_approved_call_that_ended_leaves_nothing_for_the_next_one(second_id: str, is_answered_at_once: bool) -> None:
+    """Models whose tools are described in the prompt number the calls of each turn anew, from 0."""
     paid: list[float] = []
 
     @tool(needs_approval=True)
