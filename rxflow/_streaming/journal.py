@@ -137,7 +137,7 @@ class Journal(Answerer):
     def open(self, scope: Scope) -> Iterable[Event]:
         """Yield the first events of the resumed run.
 
-        These are FlowResumed, a Retracted event if some text was cut off, and the questions that have no answer yet.
+        These are FlowResumed, a Retracted event if text or reasoning was cut off, and the questions without an answer.
         """
         yield e.FlowResumed(origin=scope.origin, after=self.last_seq)
         spans, attempts = self._cut_off
@@ -229,14 +229,15 @@ class _Reader:
         # The open tool calls of earlier generations, by step, hash of the input, and tool_id.
         self._cut_off_tools: dict[tuple[Step, str, str], deque[_OpenTool]] = defaultdict(deque)
         self._questions: dict[str, tuple[Step, Asked]] = {}
-        # By span_id of a span with chunks: its step, the attempts of its chunks, and whether the span is a model call.
+        # By span_id of a span with text or reasoning: its step, the attempts, and whether the span is a model call.
         self._shown: dict[str, tuple[Step, set[int], bool]] = {}
 
     def read(self, event: Event) -> None:
         self.last_seq = max(self.last_seq, event.seq)
         if isinstance(event, StreamChunk):
             self._note_span(event.span_id)
-            self._note_text(event)
+            if not event.replayed:
+                self._note_text(event)
             return
         origin = event.origin
         self._note_span(origin.span_id)
@@ -262,6 +263,8 @@ class _Reader:
             case e.LLMStarted():
                 self._steps[origin.span_id] = step
                 self._asking[origin.span_id] = hash_request(event.model, event.messages)
+            case e.ReasoningChunk():
+                self._note_text(origin)
             case e.LLMFinished():
                 key = self._asking.pop(origin.span_id, None)
                 if not event.replayed:
@@ -341,10 +344,10 @@ class _Reader:
                     yield asked.request
 
     def find_unfinished_text(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
-        """Return the ids of the spans whose text must be retracted, and the attempt numbers of this text.
+        """Return the ids of the spans whose text and reasoning must be retracted, and the numbers of their attempts.
 
-        These are all spans of unfinished steps that have text, except model calls with an LLMFinished event. The
-        resumed run produces the text again.
+        These are all spans of unfinished steps that have text or reasoning, except model calls with an LLMFinished
+        event. The resumed run produces the text and the reasoning again.
         """
         spans: list[str] = []
         attempts: set[int] = set()
@@ -362,11 +365,9 @@ class _Reader:
         self._steps[origin.span_id] = step
         return step
 
-    def _note_text(self, chunk: StreamChunk) -> None:
-        if chunk.replayed:
-            return
-        step = self._steps.get(chunk.span_id, self._steps.get(chunk.parent_span_id, ()))
-        self._shown.setdefault(chunk.span_id, (step, set(), bool(chunk.llm_call_id)))[1].add(chunk.attempt)
+    def _note_text(self, labels: StreamChunk | Origin) -> None:
+        step = self._steps.get(labels.span_id, self._steps.get(labels.parent_span_id, ()))
+        self._shown.setdefault(labels.span_id, (step, set(), bool(labels.llm_call_id)))[1].add(labels.attempt)
 
     def _note_span(self, span: str) -> None:
         run_id, _, number = span.rpartition("/")

@@ -25,12 +25,14 @@ from rxflow.types.events import (
     LLMFinished,
     MethodFinished,
     MethodStarted,
+    ReasoningChunk,
+    Retracted,
     StateChanged,
     ToolFinished,
     ToolStarted,
 )
 from tests.flow.trip import World, text_of
-from tests.scripted import Scripted, calls
+from tests.scripted import Scripted, calls, thinking
 from tests.signals import outcome
 from tests.team import a_crew, a_task, an_agent, solo
 
@@ -139,6 +141,27 @@ def test_a_resumed_run_first_repeats_what_is_still_open() -> None:
     seen = outcome(world.flow().events().resume_from(Journal(past, {request.request_id: "Cy"})))
     assert seen.one(InputReceived).value == "Cy"
     assert text_of([*past, *seen.events]) == "on tides. on boats. booked for Cy"
+
+
+@pytest.mark.parametrize("has_finished", [False, True])
+def test_reasoning_that_was_cut_off_is_retracted(has_finished: bool) -> None:
+    model = Scripted([thinking("Let me see. "), "Yes"])
+
+    class Thinks(Flow):
+        @start()
+        def think(self) -> str:
+            return f"{model.llm.call('Is it so?')}"
+
+    whole = outcome(Thinks().events())
+    kind = LLMFinished if has_finished else ReasoningChunk
+    cut = next(index for index, event in enumerate(whole.events) if isinstance(event, kind))
+    past = whole.events[: cut + 1]
+    seen = outcome(Thinks().events().resume_from(Journal(past)))
+    assert seen.one(FlowFinished).result == "Yes"
+    reasoned = [event for event in [*past, *seen.events] if isinstance(event, ReasoningChunk)]
+    shown = [event for event in reasoned if not any(each.covers(event) for each in seen.of(Retracted))]
+    assert [event.content for event in shown] == ["Let me see. "]
+    assert len(reasoned) == (1 if has_finished else 2)
 
 
 def test_an_answer_to_no_open_question_is_refused() -> None:
