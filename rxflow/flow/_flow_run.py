@@ -212,17 +212,17 @@ class _FlowRun(DisposableBase):
             )
             return
         self._due.note_call(method.name)
-        outcome: list[Any] = []
+        outcome: list[MethodFinished] = []
 
         def note(event: Event) -> None:
             if isinstance(event, MethodFinished) and event.origin.namespace == namespace:
-                outcome.append(event.result)
+                outcome.append(event)
             elif isinstance(event, LLMFinished | LLMFailed | LLMCancelled):
                 self._scope.note_shown(event)
 
         def on_completed() -> None:
             self._due.note_completion(method.name)
-            self._complete(method, outcome[0], wave, causes)
+            self._complete(method, outcome[0].result, outcome[0].label, wave, causes)
 
         scope = self._scope
         if self._replay is not None:
@@ -262,7 +262,10 @@ class _FlowRun(DisposableBase):
         if isinstance(finished.result, HumanFeedbackResult):
             self._record.feedback.append(finished.result)
         self._due.note_completion(method.name)
-        self._complete(method, finished.result, wave, causes)
+        # The log cannot restore every result, so a restored result may have another label. The log has no label if the
+        # method was not a router when it finished.
+        label = read_label(finished.result) if finished.label is None else finished.label
+        self._complete(method, finished.result, label, wave, causes)
 
     def _read_payload(self, method: Method) -> dict[str, Any]:
         """Return the trigger payload as a keyword argument for ``method``.
@@ -275,48 +278,39 @@ class _FlowRun(DisposableBase):
             return {}
         return {TRIGGER_PAYLOAD: payload}
 
-    def _complete(self, method: Method, result: Any, wave: Wave, causes: frozenset[str]) -> None:
-        """Add the completion of ``method`` to ``wave``, and continue the wave."""
-        label: str | None = None
+    def _complete(self, method: Method, result: Any, label: str | None, wave: Wave, causes: frozenset[str]) -> None:
+        """Add the completion of ``method`` to ``wave``, and continue the wave. ``label`` counts only for routers."""
         payload: Any = None
         reviewed = result if method.feedback is not None and isinstance(result, HumanFeedbackResult) else None
         if method.is_router and reviewed is not None and reviewed.outcome is not None:
             # Listeners of the label get the HumanFeedbackResult. Listeners of the method, and the list of outputs, get
             # the value that the method returned.
-            payload, result, label = result, reviewed.output, reviewed.outcome
+            payload, result = result, reviewed.output
         elif method.is_router:
             try:
-                label = self._read_label(method, result)
-            except Warning as error:  # raised by _read_label() if the program turns warnings into errors
+                self._warn_if_not_awaited(method, result, label)
+            except Warning as error:  # the program turns warnings into errors
                 self.fail(error)
                 return
             result = payload = label if reviewed is None else reviewed
         self._record.outputs.append(result)
         wave.add(Occurrence(method.name, result, causes=causes))
-        if label is not None:
+        if method.is_router and label is not None:
             wave.add(Occurrence(label, payload, is_label=True, causes=causes))
         self._run_routers(wave)
 
-    def _read_label(self, router: Method, outcome: Any) -> str | None:
-        """Return the label for a router's outcome; None if there is no label.
-
-        Warn if no method waits for the label, and none waits for the router itself.
-        """
-        label = read_label(outcome)
-        if label is None:
-            return None
-        if not (self._due.is_awaited(label) or self._due.is_awaited(router.name)):
-            where = f"{self._graph.name}.{router.name} returned"
-            if isinstance(outcome, list | tuple | set | frozenset):
-                warnings.warn(
-                    f"{where} {outcome!r}; a router must return one label, so no method follows", stacklevel=1
-                )
-            else:
-                warnings.warn(
-                    f"{where} {label!r}, a label that no method waits for; return None if no method should follow",
-                    stacklevel=1,
-                )
-        return label
+    def _warn_if_not_awaited(self, router: Method, outcome: Any, label: str | None) -> None:
+        """Warn if no method waits for the label, and none waits for the router itself. ``outcome`` had the label."""
+        if label is None or self._due.is_awaited(label) or self._due.is_awaited(router.name):
+            return
+        where = f"{self._graph.name}.{router.name} returned"
+        if isinstance(outcome, list | tuple | set | frozenset):
+            warnings.warn(f"{where} {outcome!r}; a router must return one label, so no method follows", stacklevel=1)
+        else:
+            warnings.warn(
+                f"{where} {label!r}, a label that no method waits for; return None if no method should follow",
+                stacklevel=1,
+            )
 
     def _run_routers(self, wave: Wave) -> None:
         """Call the next router of the wave. If no router is left, call the listeners.

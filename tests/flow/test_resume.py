@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from enum import Enum
 from typing import Any
 
 import pytest
@@ -233,6 +234,31 @@ def test_a_cycle_goes_on_in_its_round() -> None:
     seen = outcome(Cycle().events().resume_from(Journal(paused.events, {request.request_id: "done"})))
     assert ran == [0, 1, 2]
     assert seen.one(FlowFinished).result == "end"
+
+
+def test_a_router_that_finished_keeps_its_label() -> None:
+    class Color(Enum):
+        RED = "red"
+
+    class Paints(Flow):
+        @start()
+        def choose(self) -> int:
+            return 1
+
+        @router(choose)
+        def pick(self) -> Color:
+            return Color.RED
+
+        @listen("red")
+        def paint(self, color: str) -> str:
+            return f"{color} {self.ask('Go on?')}"
+
+    paused = outcome(Paints().events())
+    (request,) = paused.one(FlowPaused).pending
+    past = [decode(encode(event)) for event in paused.events]  # a class inside a function cannot be found again
+    seen = outcome(Paints().events().resume_from(Journal(past, {request.request_id: "yes"})))
+    assert seen.errors == []
+    assert seen.one(FlowFinished).result == "red yes"
 
 
 def test_flows_in_flows_go_on_each_where_it_was() -> None:
