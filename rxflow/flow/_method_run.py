@@ -102,8 +102,11 @@ class Replay:
     def _require_result(self, name: str, result: object) -> None:
         """Raise NotResumable if a method receives ``result``, but the log cannot restore this result.
 
-        ``name`` is the name of the method that returned ``result``.
+        ``name`` is the name of the method that returned ``result``. Methods that wait for a router receive its label.
+        But if the answer of a person chose the label, they receive the value that the person reviewed.
         """
+        if self._graph.methods[name].is_router:
+            result = result.output if isinstance(result, HumanFeedbackResult) and result.outcome is not None else None
         takers = [method.name for method in self._waiting.get(name, ()) if method.takes_result]
         if takers and isinstance(result, RecordedObject | RecordedModel):
             kind = result.type if isinstance(result, RecordedObject) else result.recorded_type

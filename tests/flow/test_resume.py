@@ -236,7 +236,8 @@ def test_a_cycle_goes_on_in_its_round() -> None:
     assert seen.one(FlowFinished).result == "end"
 
 
-def test_a_router_that_finished_keeps_its_label() -> None:
+@pytest.mark.parametrize("condition", ["red", "pick"])
+def test_a_router_that_finished_keeps_its_label(condition: str) -> None:
     class Color(Enum):
         RED = "red"
 
@@ -249,7 +250,7 @@ def test_a_router_that_finished_keeps_its_label() -> None:
         def pick(self) -> Color:
             return Color.RED
 
-        @listen("red")
+        @listen(condition)
         def paint(self, color: str) -> str:
             return f"{color} {self.ask('Go on?')}"
 
@@ -540,6 +541,25 @@ class TestWhatCannotGoOn:
                 return self.ask("Go on?")
 
         paused = outcome(Opens().events())
+        past = [decode(encode(event)) for event in paused.events]
+        seen = outcome(Opens().events().resume_from(Journal(past)))
+        assert isinstance(seen.error, NotResumable)
+        assert "'second' needs the result of 'first', a object, which the log cannot restore" in str(seen.error)
+
+    def test_a_reviewed_result_of_a_router_that_the_log_could_not_carry(self) -> None:
+        class Opens(Flow):
+            @start()
+            @human_feedback("Good?", emit=["yes", "no"], llm="none")
+            def first(self) -> Any:
+                return object()
+
+            @listen(first)
+            def second(self, given: object) -> str | None:
+                return self.ask("Go on?")
+
+        paused = outcome(
+            Opens().events().pipe(ops.answer_with(lambda each: "yes" if each.kind == "feedback" else None))
+        )
         past = [decode(encode(event)) for event in paused.events]
         seen = outcome(Opens().events().resume_from(Journal(past)))
         assert isinstance(seen.error, NotResumable)
