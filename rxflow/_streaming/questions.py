@@ -106,11 +106,14 @@ class Question(Generic[T]):
         return value
 
 
-async def ask(emitter: Emitter, question: Question[T], first: Sequence[Answerer] = ()) -> T | None:
+async def ask(
+    emitter: Emitter, question: Question[T], first: Sequence[Answerer] = (), *, is_needed: bool = True
+) -> T | None:
     """Ask a question, and return the answer. If the time for the answer runs out, return None.
 
     The answerers in ``first`` are asked first, then the answerers of the emitter's scope. If a resumed run has a
-    recorded answer to the question, return that answer, and ask nobody.
+    recorded answer to the question, return that answer, and ask nobody. If ``is_needed`` is False, and the run had not
+    asked the question before it was resumed, return None.
 
     Raises:
         ValueError: the answer does not fit the question.
@@ -121,6 +124,8 @@ async def ask(emitter: Emitter, question: Question[T], first: Sequence[Answerer]
     answerers = [*first, *emitter.scope.answerers]
     journal = emitter.run.journal
     asked = None if journal is None else journal.take_question(emitter.scope.step, request)
+    if asked is None and not is_needed:
+        return None
     if asked is not None and asked.received is not None:
         emitter.on_next(replace(asked.received, origin=emitter.origin, replayed=True))
         return None if asked.received.value is None else question.validate(request, asked.received.value)

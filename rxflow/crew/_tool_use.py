@@ -253,11 +253,14 @@ class Denied(Exception):
 
 
 async def _approve(emitter: Emitter, call: ToolCall, tool: BaseTool, arguments: Mapping[str, Any]) -> Approval:
-    """Return an Approval, which decides whether the tool is called. Ask a person only if the tool needs approval."""
+    """Return an Approval, which decides whether the tool is called. Ask a person only if the tool needs approval.
+
+    But if a person was asked before the run was resumed, the person decides, even if the tool needs no approval now.
+    """
     needs = tool.needs_approval
     if callable(needs):
         needs = await emitter.invoke(needs, **arguments)
-    if not needs:
+    if not needs and emitter.run.journal is None:
         return Approval(approved=True)
     message = f"May {emitter.origin.agent_role or 'the agent'} call {call.name}?"
 
@@ -283,8 +286,8 @@ async def _approve(emitter: Emitter, call: ToolCall, tool: BaseTool, arguments: 
         tool_id=call.id,
         arguments=from_json(call.arguments.strip() or "{}"),
     )
-    answer = await ask(emitter, question)
-    return Approval(approved=False) if answer is None else answer
+    answer = await ask(emitter, question, is_needed=bool(needs))
+    return Approval(approved=not needs) if answer is None else answer
 
 
 async def _run(emitter: Emitter, tool: BaseTool, arguments: dict[str, Any], entry: _Entry | None) -> Any:

@@ -29,6 +29,7 @@ from rxflow.types.events import (
     ReasoningChunk,
     Retracted,
     StateChanged,
+    ToolFailed,
     ToolFinished,
     ToolStarted,
 )
@@ -366,6 +367,28 @@ def test_a_worker_may_be_killed_twice_while_one_approval_is_open(is_paused_first
     assert seen.errors == []
     assert seen.one(CrewFinished).result.raw == "Done"
     assert paid == [5]
+
+
+def test_a_person_who_was_asked_decides_even_if_the_tool_needs_no_approval_any_more() -> None:
+    paid: list[float] = []
+
+    @tool(needs_approval=True)
+    def pay(amount: float) -> str:
+        """Pay."""
+        paid.append(amount)
+        return "paid"
+
+    crew = solo(Scripted(calls(("pay", {"amount": 5})), "Done"), agent={"tools": [pay]})
+    paused = outcome(crew.events())
+    (request,) = paused.one(FlowPaused).pending
+    pay.needs_approval = False
+    again = outcome(crew.events().resume_from(Journal(paused.events)))
+    assert [each.request_id for each in again.one(FlowPaused).pending] == [request.request_id]
+    past = [*paused.events, *again.events]
+    seen = outcome(crew.events().resume_from(Journal(past, {request.request_id: "no"})))
+    assert seen.one(ToolFailed).stage == "denied"
+    assert seen.one(CrewFinished).result.raw == "Done"
+    assert paid == []
 
 
 @pytest.mark.parametrize("second_id", ["call_0", "call_1"])
