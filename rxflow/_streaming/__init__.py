@@ -18,7 +18,16 @@ from rxflow._streaming.bridge import (
 from rxflow._streaming.console import ConsoleProvider, has_console, log_events
 from rxflow._streaming.emitter import Emitter, ambient, current_emitter, emit, in_thread, report_progress
 from rxflow._streaming.frames import AsyncStreamSession, Framing, StreamSession
-from rxflow._streaming.journal import Done, Journal, NotResumable, Step, drop_retracted, is_repeated, retract_all
+from rxflow._streaming.journal import (
+    Done,
+    Journal,
+    NotResumable,
+    Step,
+    drop_retracted,
+    hash_tool,
+    is_repeated,
+    retract_all,
+)
 from rxflow._streaming.kickoff import Last, await_blocking, run_async, run_blocking
 from rxflow._streaming.log import Log, LogReader
 from rxflow._streaming.loop_thread import LoopThread
@@ -115,6 +124,7 @@ __all__ = [
     "from_async",
     "from_coroutine",
     "has_console",
+    "hash_tool",
     "in_thread",
     "is_repeated",
     "log_events",

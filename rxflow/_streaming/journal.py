@@ -3,8 +3,8 @@
 The journal records methods, model calls, tool calls, questions and state. It is built from the events of all
 generations of the run. If the run was restarted from the beginning, only the events since the last restart count.
 
-A *step* is one call of a method, or one start of a flow. A step is named by the path of flows and methods that leads to
-it. Each name in the path has a number: 0 for the first call or start, 1 for the second.
+A *step* is one call of a method or a tool, or one start of a flow. A step is named by the path of flows, methods and
+tools that leads to it. Each name in the path has a number: 0 for the first call or start, 1 for the second.
 
 A resumed run repeats only unfinished steps. In such a step, the journal finds the recorded model calls, tool calls and
 questions by a hash of their input. Records with the same input are used in their order.
@@ -28,7 +28,7 @@ K = TypeVar("K")
 T = TypeVar("T")
 
 Step: TypeAlias = tuple[str, ...]
-"""The path to a call of a method, or to a start of a flow.
+"""The path to a call of a method or a tool, or to a start of a flow. The name of a tool call is the hash of its input.
 
 ``("Trip#0", "plan#1")`` is the second call of ``plan`` in the first start of ``Trip``.
 """
@@ -77,7 +77,6 @@ class _OpenTool:
     step: Step
     key: str  # the hash of the input
     is_waiting: bool = False
-    approval: str = ""  # the request_id of the answered question for approval
 
 
 class Journal(Answerer):
@@ -148,8 +147,8 @@ class Journal(Answerer):
             if request.request_id not in self._answers:
                 yield replace(request, replayed=True)
 
-    def next_flow(self, around: Step, name: str) -> Step:
-        """Count one more start of the flow ``name`` inside ``around``, and return the step (the path) of this start."""
+    def next_step(self, around: Step, name: str) -> Step:
+        """Count one more start of ``name`` inside ``around``: a flow, or the hash of a tool call. Return its step."""
         key = (*around, name)
         self._counts[key] += 1
         return (*around, f"{name}#{self._counts[key] - 1}")
@@ -274,9 +273,10 @@ class _Reader:
             case e.LLMFailed() | e.LLMCancelled():
                 self.usage[step].append((event.usage, event.cost))
             case e.ToolStarted():
-                self._steps.setdefault(origin.span_id, step)
+                key = hash_tool(event.tool_name, event.arguments)
                 if not event.replayed:
-                    self._begin_tool(event, step)
+                    self._begin_tool(event, step, key)
+                self._begin(origin, step, key)
             case e.ToolFinished() | e.ToolFailed() | e.ToolCancelled():
                 self._end_tool(event)
             case e.InputRequested():
@@ -303,7 +303,7 @@ class _Reader:
         self._questions[event.request_id] = step, replace(asked, received=event)
         tool = self._tools.get((event.origin.span_id, asked.request.tool_id))
         if tool is not None:
-            tool.is_waiting, tool.approval = False, event.request_id
+            tool.is_waiting = False
 
     def _cut_off_open_tools(self) -> None:
         """Move the open tool calls of the current generation to those of earlier generations."""
@@ -311,9 +311,8 @@ class _Reader:
             self._cut_off_tools[tool.step, tool.key, tool_id].append(tool)
         self._tools.clear()
 
-    def _begin_tool(self, event: e.ToolStarted, step: Step) -> None:
+    def _begin_tool(self, event: e.ToolStarted, step: Step, key: str) -> None:
         """Note a call. If an earlier generation began the same call, this one continues it, and may still wait."""
-        key = hash_tool(event.tool_name, event.arguments)
         before = _take(self._cut_off_tools, (step, key, event.tool_id))
         self._tools[event.origin.span_id, event.tool_id] = before or _OpenTool(step, key)
 
@@ -325,8 +324,6 @@ class _Reader:
         del self._tools[name]
         if not isinstance(event, e.ToolCancelled):
             self._memories[tool.step].tools[tool.key].append(ToolUse(event))
-            # The resumed run does not ask whether it may repeat this call. The next such call must not take the answer.
-            self._questions.pop(tool.approval, None)
 
     def remember_what_is_open(self) -> Iterable[e.InputRequested]:
         """Record the tool calls that had not ended, and the questions of unfinished steps.

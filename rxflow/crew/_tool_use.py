@@ -22,6 +22,7 @@ from rxflow._streaming import (
     all_of,
     ask,
     from_coroutine,
+    hash_tool,
     read_out,
     replace_stray_cancellation,
 )
@@ -132,9 +133,19 @@ def _read_object(arguments: str) -> dict[str, Any]:
 
 async def _use(emitter: Emitter, call: ToolCall, tools: Mapping[str, BaseTool], cache: ToolCache | None) -> ToolAnswer:
     arguments: dict[str, Any] = _read_object(call.arguments)
+    journal, around = emitter.run.journal, emitter.scope.step
 
-    def begin() -> None:
-        emitter.on_next(ToolStarted(origin=emitter.origin, tool_id=call.id, tool_name=call.name, arguments=arguments))
+    def begin(*, is_repeated: bool = False) -> None:
+        if journal is not None:  # flows, model calls and questions inside the tool belong to a step of their own
+            emitter.scope = emitter.scope.at_step(journal.next_step(around, hash_tool(call.name, arguments)))
+        started = ToolStarted(
+            origin=emitter.origin,
+            replayed=is_repeated,
+            tool_id=call.id,
+            tool_name=call.name,
+            arguments=arguments,
+        )
+        emitter.on_next(started)
 
     def fail(error: BaseException, stage: str = "run", text: str = "") -> ToolAnswer:
         logger.warning("%s: the tool %r failed: %s", emitter.origin.agent_role, call.name, describe(error))
@@ -166,17 +177,16 @@ async def _use(emitter: Emitter, call: ToolCall, tools: Mapping[str, BaseTool], 
     except Exception as error:  # noqa: BLE001 - a user's validator may raise anything
         problems = list_problems(error, "arguments") if isinstance(error, ValidationError) else describe(error)
         return refuse(error, f"Error: the arguments of {call.name} are not valid. {problems}", "arguments")
-    started = ToolStarted(origin=emitter.origin, tool_id=call.id, tool_name=call.name, arguments=arguments)
-    journal = emitter.run.journal
-    before = None if journal is None else journal.take_tool(emitter.scope.step, call.name, arguments)
+    before = None if journal is None else journal.take_tool(around, call.name, arguments)
     if before is not None and before.end is not None:
-        return _repeat(emitter, call, tool, started, before.end)
+        begin(is_repeated=True)
+        return _repeat(emitter, call, tool, before.end)
     if before is not None and not tool.is_idempotent:
         raise NotResumable(
             f"the tool {call.name!r} was running when the run was interrupted, so nobody knows what it has done; "
             "if a second call does no harm, declare it with is_idempotent=True"
         )
-    emitter.on_next(started)
+    begin()
     try:
         # If the tool has reached its usage limit, no person is asked, because _run() refuses the call anyway.
         approval = Approval(approved=True) if tool.is_used_up else await _approve(emitter, call, tool, arguments)
@@ -217,11 +227,8 @@ def _answer_with(call: ToolCall, tool: BaseTool, result: Any) -> ToolAnswer:
     return ToolAnswer(call, tool.format_output_for_agent(result), is_final=tool.result_as_answer, image=image)
 
 
-def _repeat(
-    emitter: Emitter, call: ToolCall, tool: BaseTool, started: ToolStarted, end: ToolFinished | ToolFailed
-) -> ToolAnswer:
-    """Emit ``started`` and ``end`` again in a resumed run, and return the answer, without calling the tool."""
-    emitter.on_next(replace(started, replayed=True))
+def _repeat(emitter: Emitter, call: ToolCall, tool: BaseTool, end: ToolFinished | ToolFailed) -> ToolAnswer:
+    """Emit ``end`` again in a resumed run, and return the answer, without calling the tool."""
     emitter.on_next(replace(end, origin=emitter.origin, replayed=True))
     if isinstance(end, ToolFailed):
         return ToolAnswer(call, _word_failure(call.name, end.error, end.stage))

@@ -318,7 +318,7 @@ class Flow(AsksPeople, Generic[S]):
                 is_restored = keeper.has_stores and has_source
                 journal, step = scope.run.journal, scope.step
                 if journal is not None:
-                    step = journal.next_flow(scope.step, self.name or type(self).__name__)
+                    step = journal.next_step(scope.step, self.name or type(self).__name__)
                     has_begun = self._go_on(journal, step)
                     if scope.is_outermost and not has_begun:
                         raise NotResumable(self._describe_other(journal))

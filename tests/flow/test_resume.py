@@ -391,6 +391,43 @@ def test_a_person_who_was_asked_decides_even_if_the_tool_needs_no_approval_any_m
     assert paid == []
 
 
+def test_what_ran_inside_of_a_finished_tool_is_not_taken_for_what_runs_after_it() -> None:
+    ran: list[int] = []
+
+    class Inner(Flow):
+        @start()
+        def work(self) -> str:
+            ran.append(self.state["number"])
+            return f"inner {self.state['number']}"
+
+    class Sure(Flow):
+        @start()
+        def check(self) -> str:
+            return f"{self.ask('Sure?')}"
+
+    @tool
+    def run_first() -> str:
+        """Ask, and run a flow."""
+        return f"{Sure().kickoff()} {Inner().kickoff(inputs={'number': 1})}"
+
+    model = Scripted(calls(("run_first", {})), "One")
+
+    class Outer(Flow):
+        @start()
+        def run_both(self) -> str:
+            said = an_agent(model, tools=[run_first]).kickoff("Go").raw
+            heard = self.ask("Go on?")
+            return f"{said} {heard} {Inner().kickoff(inputs={'number': 2})} {Sure().kickoff()}"
+
+    past = outcome(Outer().events()).events
+    for answer in ("yes", "well", "no"):
+        assert isinstance(past[-1], FlowPaused)
+        (request,) = past[-1].pending
+        past = [*past, *outcome(Outer().events().resume_from(Journal(past, {request.request_id: answer}))).events]
+    assert [event.result for event in past if isinstance(event, FlowFinished)][-1] == "One well inner 2 no"
+    assert ran == [1, 2]
+
+
 @pytest.mark.parametrize("second_id", ["call_0", "call_1"])
 @pytest.mark.parametrize("is_answered_at_once", [False, True])
 def test_an_approved_call_that_ended_leaves_nothing_for_the_next_one(second_id: str, is_answered_at_once: bool) -> None:
