@@ -159,6 +159,8 @@ class LoopThread:
             if first is not None:
                 self._accept(first)
             del first
+            if self._is_stopping:
+                self._stop.set()
             await self._stop.wait()
         finally:
             del hosts[loop]
@@ -227,11 +229,14 @@ class LoopThread:
                 stay.handle.dispose()
 
     def stop(self) -> None:
-        """Stop the runs that live here, and end the loop."""
+        """Stop the runs that live here, and end the loop. If there is no loop yet, it ends soon after its start."""
         self.dispose_runs()
-        if self._stop is not None and not self.is_lost:
+        if not self.is_lost:
+            # First set _is_stopping, then read _stop. _main() first sets _stop, then reads _is_stopping. So if both
+            # methods run at once, at least one of them ends the loop.
             self._is_stopping = True
-            self.call_soon(self._stop.set)
+            if self._stop is not None:
+                self.call_soon(self._stop.set)
 
 
 @contextmanager
