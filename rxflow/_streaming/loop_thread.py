@@ -112,22 +112,18 @@ class LoopThread:
             self._idle.clear()
             self.thread.name = "rxflow run"
             if self._loop is None:
+                self._first = run
+                live.add(self)
                 with postpone():
-                    self._start_with(run)
+                    self.thread.start()
             elif not self.call_soon(partial(self._accept, run)):
                 run.guard.on_error(RuntimeError("this stream has stopped: its event loop was closed"))
-        except BaseException:  # Ctrl-C, for example
+        except BaseException:  # for example Ctrl-C, or RuntimeError if the system has no more threads
+            if self._loop is None:
+                self.stop()  # the next run could not start this thread again
+            if self.thread.ident is None:  # it was not started, so it does not discard itself
+                live.discard(self)
             self.active.discard(run.stay)
-            raise
-
-    def _start_with(self, run: ThreadRun[Any]) -> None:
-        self._first = run
-        live.add(self)
-        try:
-            self.thread.start()
-        except BaseException:  # for example RuntimeError, if the system has no more threads
-            self._is_stopping = True
-            live.discard(self)
             raise
 
     def _run(self) -> None:
