@@ -5,10 +5,12 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable
-from functools import partial
+from concurrent.futures import Future
+from functools import partial, partialmethod
 from typing import Any
 
 import pytest
+import reactivex as rx
 from reactivex.disposable import Disposable
 from reactivex.subject import Subject
 
@@ -336,6 +338,42 @@ class TestFromCoroutine:
             thread.start()
             thread.join(PATIENCE_S)
             assert source.observers == []
+            await others_done()
+            assert seen.ends == []
+
+        asyncio.run(main())
+
+    @pytest.mark.parametrize("fails", [False, True])
+    def test_a_leaf_may_be_disposed_just_as_a_wait_in_a_thread_ends(
+        self, fails: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def main() -> None:
+            source: Subject[Any] = Subject()
+            inside = asyncio.Event()
+
+            def begin(_: object) -> Subject[Any]:
+                inside.set()
+                return source
+
+            async def work(emitter: Emitter) -> None:
+                await emitter.invoke(emitter.forward_blocking, rx.defer(begin))
+
+            def dispose_first_and(done: Future[None], settle: Callable[..., None], value: Any) -> None:
+                monkeypatch.undo()
+                thread = threading.Thread(target=subscription.dispose)
+                thread.start()
+                thread.join(PATIENCE_S)
+                settle(done, value)
+
+            seen = Signals()
+            subscription = seen.subscribe_to(from_coroutine(self.scope(), work))
+            await inside.wait()
+            for name in ("set_result", "set_exception"):
+                monkeypatch.setattr(Future, name, partialmethod(dispose_first_and, getattr(Future, name)))
+            if fails:
+                source.on_error(ValueError())
+            else:
+                source.on_completed()
             await others_done()
             assert seen.ends == []
 
