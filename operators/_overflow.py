@@ -15,7 +15,7 @@ from reactivex.disposable import Disposable, SingleAssignmentDisposable
 from reactivex.scheduler import EventLoopScheduler, ImmediateScheduler, TrampolineScheduler, VirtualTimeScheduler
 from reactivex.scheduler.eventloop import AsyncIOScheduler, AsyncIOThreadSafeScheduler
 
-from rxflow._loops import running_loop
+from rxflow._loops import report_error, running_loop
 from rxflow.operators._core import (
     check_choice,
     check_count,
@@ -23,7 +23,6 @@ from rxflow.operators._core import (
     get_speaker,
     get_text,
     replace_text,
-    report_error,
 )
 from rxflow.types import StreamChunk
 

@@ -15,9 +15,9 @@ from reactivex.disposable import Disposable, SerialDisposable, SingleAssignmentD
 from reactivex.scheduler import CurrentThreadScheduler, TimeoutScheduler
 from reactivex.typing import RelativeTime
 
-from rxflow._loops import call_soon, running_loop
+from rxflow._loops import call_soon, report_error, running_loop
 from rxflow._streaming import Log, LogReader
-from rxflow.operators._core import is_number, report_error
+from rxflow.operators._core import is_number
 
 T = TypeVar("T")
 

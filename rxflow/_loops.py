@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import Context, copy_context
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
+from reactivex.abc import DisposableBase
 from reactivex.internal.constants import UTC_ZERO
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
@@ -80,6 +82,28 @@ def fail_future(future: asyncio.Future[Any] | Future[Any], error: BaseException,
         raised.__cause__ = error
         error = raised
     future.set_exception(error)
+
+
+def report_error(error: BaseException, message: str) -> None:
+    """Report an error that no caller can catch.
+
+    If a loop runs in this thread, the error goes to the loop's exception handler. Otherwise it goes to
+    ``threading.excepthook``.
+    """
+    loop = running_loop()
+    if loop is not None:
+        loop.call_exception_handler({"message": message, "exception": error})
+    else:
+        hook = threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
+        threading.excepthook(hook)
+
+
+def dispose_safely(item: DisposableBase) -> None:
+    """Dispose ``item``. If a dispose action raises, report the error, so that the caller can dispose the rest too."""
+    try:
+        item.dispose()
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a user's dispose action may raise anything
+        report_error(error, "a dispose action raised")
 
 
 async def off_the_loop(function: Callable[[], T]) -> T:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Hashable
 from dataclasses import fields, replace
 from reprlib import Repr
@@ -12,7 +11,6 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import SingleAssignmentDisposable
 
-from rxflow._loops import running_loop
 from rxflow._streaming import Border, EventStream, everything, past
 from rxflow.types import (
     Happened,
@@ -365,17 +363,3 @@ def _list_contexts(error: BaseException) -> list[BaseException]:
     while (context := chain[-1].__context__) is not None and all(context is not each for each in chain):
         chain.append(context)
     return chain
-
-
-def report_error(error: BaseException, message: str) -> None:
-    """Report an error that no caller can catch.
-
-    If a loop runs in this thread, the error goes to the loop's exception handler. Otherwise it goes to
-    ``threading.excepthook``.
-    """
-    loop = running_loop()
-    if loop is not None:
-        loop.call_exception_handler({"message": message, "exception": error})
-    else:
-        hook = threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
-        threading.excepthook(hook)

@@ -313,42 +313,38 @@ def merge_patiently(sources: Sequence[Observable[T]]) -> Observable[T]:
 async def all_of(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Run ``works`` concurrently, and return their results in order.
 
-    The first error stops the other works, and is raised. An Unanswered does not stop the other works. It is raised when
-    all works have ended.
+    The first error stops the other works, and is raised. A stray CancelledError is such an error too (see
+    :func:`replace_stray_cancellation`). An Unanswered does not stop the other works. It is raised when all works have
+    ended.
 
     Each work has a task of its own. A SystemExit or KeyboardInterrupt from this task would end the loop. So only the
-    caller's task raises such an error.
+    caller's task raises the errors. The task group sees none of them: before Python 3.13, the caller's task would count
+    as cancelled after an error in the group.
     """
-    first: BaseException
+    errors: list[BaseException] = []
     unanswered: list[Unanswered] = []
-    try:
-        async with asyncio.TaskGroup() as group:
-            running = [group.create_task(_hold(work, unanswered)) for work in works]
-    except ExceptionGroup as failed:
-        (error, *_) = failed.exceptions
-        first = error.error if isinstance(error, _Stopped) else error
-    else:
-        if unanswered:
-            raise Unanswered.join(unanswered)
-        return [cast(T, task.result()) for task in running]
-    raise first  # outside the except clause, so that the error keeps the cause and context that users' code gave it
+    loop = asyncio.get_running_loop()
 
-
-class _Stopped(Exception):
-    """Wraps an error that a task raises. A bare SystemExit or KeyboardInterrupt from a task would end the loop."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__(error)
-        self.error = error
-
-
-async def _hold(work: Coroutine[Any, Any, T], unanswered: list[Unanswered]) -> T | None:
-    try:
-        return await work
-    except Unanswered as error:
-        unanswered.append(error)
+    async def hold(work: Coroutine[Any, Any, T]) -> T | None:
+        try:
+            return await work
+        except Unanswered as error:
+            unanswered.append(error)
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 - raised by all_of
+            errors.append(error)
+            loop.call_soon(stop)  # not now, because Python warns of a work that is cancelled before its first step
         return None
-    except (asyncio.CancelledError, GeneratorExit):
-        raise
-    except BaseException as error:  # noqa: BLE001 - unwrapped by all_of
-        raise _Stopped(error) from None
+
+    def stop() -> None:
+        for task in running:
+            task.cancel()
+
+    async with asyncio.TaskGroup() as group:
+        running = [group.create_task(hold(work)) for work in works]
+    if errors:
+        raise errors[0]
+    if unanswered:
+        raise Unanswered.join(unanswered)
+    return [cast(T, task.result()) for task in running]

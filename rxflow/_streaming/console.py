@@ -293,14 +293,14 @@ class _Console:
     async def read_line(self, text: str) -> str | None:
         """Show ``text``, and return the line that is typed; None at the end of the input."""
         waiting = _Waiting(text)
-        with self._lock:
-            self._waiting.append(waiting)
-            if len(self._waiting) == 1:
-                waiting.show()
-            must_read, self._is_reading = not self._is_reading, True
-        if must_read:
-            threading.Thread(target=self._read, name="rxflow console", daemon=True).start()
         try:
+            with self._lock:
+                self._waiting.append(waiting)
+                if len(self._waiting) == 1:
+                    self._show_first()
+                if self._waiting and not self._is_reading:
+                    threading.Thread(target=self._read, name="rxflow console", daemon=True).start()
+                    self._is_reading = True
             return await waiting.line
         finally:
             with self._lock:
@@ -327,8 +327,20 @@ class _Console:
     def _take(self, waiting: _Waiting) -> None:
         was_shown = self._waiting[0] is waiting
         self._waiting.remove(waiting)
-        if was_shown and self._waiting:
-            self._waiting[0].show()
+        if was_shown:
+            self._show_first()
+
+    def _show_first(self) -> None:
+        """Show the oldest question. A question that cannot be shown fails, and the next one is shown instead."""
+        while self._waiting:
+            first = self._waiting[0]
+            try:
+                first.show()
+            except BaseException as error:  # noqa: BLE001 - raised where the line is awaited
+                self._waiting.remove(first)
+                first.settle(None, error)
+            else:
+                return
 
 
 def _read_line() -> str:

@@ -311,10 +311,13 @@ _NOBODY: ObserverBase[Event] = Observer()
 def _resolve(done: _Done, error: BaseException | None) -> None:
     if done.done():
         return
-    if error is None:
-        done.set_result(None)
-    else:
-        fail_future(done, error, "a nested Observable")
+    try:
+        if error is None:
+            done.set_result(None)
+        else:
+            fail_future(done, error, "a nested Observable")
+    except concurrent.futures.InvalidStateError:
+        pass  # another thread has disposed the leaf since done.done() was read
 
 
 async def in_thread(function: Callable[[], _T], *, name: str) -> _T:

@@ -75,9 +75,9 @@ def await_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
         results.append(await coroutine)
 
     source: EventStream[Event] = EventStream(lambda scope: from_coroutine(scope, work))
-    leaf = current_emitter()
     log: Log[Never] = Log()
     try:
+        leaf = current_emitter()
         if leaf is not None and running_loop() is not leaf.run.loop:
             leaf.forward_blocking(source.within(leaf))
         else:

@@ -22,14 +22,14 @@ from typing import Any, Generic, TypeVar
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
-from reactivex.disposable import CompositeDisposable, Disposable
+from reactivex.disposable import Disposable
 
 from rxflow._loops import call_soon, context_for_another_thread, running_loop
 from rxflow._streaming import interrupts
 from rxflow._streaming.border import Guard
 from rxflow._streaming.emitter import Emitter, ambient
 from rxflow._streaming.loop_thread import Build, ThreadRun, hosts
-from rxflow._streaming.scope import Run, RunHandle, Scope, connect
+from rxflow._streaming.scope import Owned, Run, RunHandle, Scope, connect
 from rxflow.types import Event
 
 T = TypeVar("T")
@@ -108,7 +108,7 @@ def _start_here(
     else:
         stay = host.enter(handle)
         stay.guard = Guard(observer, handle, on_ending=stay.end, on_end=stay.dispose)
-        handle.hold(CompositeDisposable(connect(source, stay.guard, scheduler), stay))
+        handle.hold(Owned(connect(source, stay.guard, scheduler), stay))
     return handle
 
 
@@ -171,7 +171,7 @@ def for_code_of(leaf: Emitter | None, events: Observable[Event], scope: Scope) -
             return events.subscribe(_OfLeaf(observer, leaf, lambda: None), scheduler=scheduler)
         stay = host.enter()
         running = events.subscribe(_OfLeaf(observer, leaf, stay.end), scheduler=scheduler)
-        return CompositeDisposable(running, stay)
+        return Owned(running, stay)
 
     return Observable(subscribe)
 

@@ -112,22 +112,18 @@ class LoopThread:
             self._idle.clear()
             self.thread.name = "rxflow run"
             if self._loop is None:
+                self._first = run
+                live.add(self)
                 with postpone():
-                    self._start_with(run)
+                    self.thread.start()
             elif not self.call_soon(partial(self._accept, run)):
                 run.guard.on_error(RuntimeError("this stream has stopped: its event loop was closed"))
-        except BaseException:  # Ctrl-C, for example
+        except BaseException:  # for example Ctrl-C, or RuntimeError if the system has no more threads
+            if self._loop is None:
+                self.stop()  # the next run could not start this thread again
+            if self.thread.ident is None:  # it was not started, so it does not discard itself
+                live.discard(self)
             self.active.discard(run.stay)
-            raise
-
-    def _start_with(self, run: ThreadRun[Any]) -> None:
-        self._first = run
-        live.add(self)
-        try:
-            self.thread.start()
-        except BaseException:  # for example RuntimeError, if the system has no more threads
-            self._is_stopping = True
-            live.discard(self)
             raise
 
     def _run(self) -> None:
@@ -159,6 +155,8 @@ class LoopThread:
             if first is not None:
                 self._accept(first)
             del first
+            if self._is_stopping:
+                self._stop.set()
             await self._stop.wait()
         finally:
             del hosts[loop]
@@ -227,11 +225,14 @@ class LoopThread:
                 stay.handle.dispose()
 
     def stop(self) -> None:
-        """Stop the runs that live here, and end the loop."""
+        """Stop the runs that live here, and end the loop. If there is no loop yet, it ends soon after its start."""
         self.dispose_runs()
-        if self._stop is not None and not self.is_lost:
+        if not self.is_lost:
+            # First set _is_stopping, then read _stop. _main() first sets _stop, then reads _is_stopping. So if both
+            # methods run at once, at least one of them ends the loop.
             self._is_stopping = True
-            self.call_soon(self._stop.set)
+            if self._stop is not None:
+                self.call_soon(self._stop.set)
 
 
 @contextmanager

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar, ca
 
 from reactivex import Observable, Subject
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
-from reactivex.disposable import CompositeDisposable
 from reactivex.internal.exceptions import SequenceContainsNoElementsError
 from reactivex.scheduler import NewThreadScheduler
 
@@ -27,7 +26,7 @@ from rxflow._streaming.journal import Journal
 from rxflow._streaming.launch import for_code_of, start
 from rxflow._streaming.log import Log
 from rxflow._streaming.loop_thread import Build
-from rxflow._streaming.scope import Answerer, RunHandle, RunPart, Scope, connect
+from rxflow._streaming.scope import Answerer, Owned, RunHandle, RunPart, Scope, connect
 from rxflow.types import Event, Origin, StreamChunk
 
 T = TypeVar("T")
@@ -365,7 +364,7 @@ def past(
             selected = shown(seen).subscribe(observer, scheduler=scheduler)
             on_next = route(observer.on_next, seen.on_next)
             running = events.subscribe(on_next, seen.on_error, seen.on_completed, scheduler=scheduler)
-            return CompositeDisposable(running, selected)
+            return Owned(running, selected)
 
         return Observable(subscribe)
 

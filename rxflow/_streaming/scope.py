@@ -23,7 +23,7 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
 from rxflow import _hooks
 from rxflow._hooks import wall_clock
-from rxflow._loops import running_loop
+from rxflow._loops import dispose_safely, running_loop
 from rxflow.types import InputRequested, LLMCancelled, LLMFailed, LLMFinished, Origin, UsageMetrics
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Holder(DisposableBase):
     def _release(self) -> None:
         held, self._held = self._held, None
         if held is not None:
-            held.dispose()
+            dispose_safely(held)
 
 
 class Owned(DisposableBase):
@@ -98,9 +98,9 @@ class Owned(DisposableBase):
 
     __slots__ = ("_items", "is_disposed")
 
-    def __init__(self) -> None:
+    def __init__(self, *items: DisposableBase) -> None:
         self.is_disposed = False
-        self._items: list[DisposableBase] = []
+        self._items = list(items)
 
     @property
     def is_empty(self) -> bool:
@@ -130,7 +130,7 @@ class Owned(DisposableBase):
                 item = self._items.pop(0)
             except IndexError:  # another thread has taken the last item
                 return
-            item.dispose()
+            dispose_safely(item)
 
 
 class Cleanup(DisposableBase):

@@ -5,9 +5,13 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial, partialmethod
 from typing import Any
 
 import pytest
+import reactivex as rx
+from reactivex.disposable import Disposable
 from reactivex.subject import Subject
 
 from rxflow._streaming.bridge import from_async, from_coroutine, on_loop
@@ -338,6 +342,70 @@ class TestFromCoroutine:
             assert seen.ends == []
 
         asyncio.run(main())
+
+    @pytest.mark.parametrize("fails", [False, True])
+    def test_a_leaf_may_be_disposed_just_as_a_wait_in_a_thread_ends(
+        self, fails: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def main() -> None:
+            source: Subject[Any] = Subject()
+            inside = asyncio.Event()
+
+            def begin(_: object) -> Subject[Any]:
+                inside.set()
+                return source
+
+            async def work(emitter: Emitter) -> None:
+                await emitter.invoke(emitter.forward_blocking, rx.defer(begin))
+
+            def dispose_first_and(done: Future[None], settle: Callable[..., None], value: Any) -> None:
+                monkeypatch.undo()
+                thread = threading.Thread(target=subscription.dispose)
+                thread.start()
+                thread.join(PATIENCE_S)
+                settle(done, value)
+
+            seen = Signals()
+            subscription = seen.subscribe_to(from_coroutine(self.scope(), work))
+            await inside.wait()
+            for name in ("set_result", "set_exception"):
+                monkeypatch.setattr(Future, name, partialmethod(dispose_first_and, getattr(Future, name)))
+            if fails:
+                source.on_error(ValueError())
+            else:
+                source.on_completed()
+            await others_done()
+            assert seen.ends == []
+
+        asyncio.run(main())
+
+    def test_a_dispose_action_that_raises_is_reported_and_the_rest_is_disposed(self) -> None:
+        async def main() -> None:
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(lambda _, report: reported.append(report["exception"]))
+            inside = asyncio.Event()
+
+            async def work(emitter: Emitter) -> None:
+                for number in range(3):
+                    emitter.own(Disposable(partial(dispose, number)))
+                inside.set()
+                await asyncio.Event().wait()
+
+            subscription = Signals().subscribe_to(from_coroutine(self.scope(), work))
+            await inside.wait()
+            subscription.dispose()
+            await others_done()
+
+        def dispose(number: int) -> None:
+            disposed.append(number)
+            if number != 1:
+                raise ValueError(number)
+
+        disposed: list[int] = []
+        reported: list[BaseException] = []
+        asyncio.run(main())
+        assert disposed == [0, 1, 2]
+        assert [each.args for each in reported] == [(0,), (2,)]
 
     def test_a_thread_that_waits_inside_is_let_go_at_once(self) -> None:
         async def main() -> None:

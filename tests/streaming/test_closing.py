@@ -12,9 +12,11 @@ from types import FrameType
 from typing import Any
 
 import pytest
+import reactivex as rx
 import trio
+from reactivex import operators as rxops
 
-from rxflow import LLM, Flow
+from rxflow import LLM, Flow, operators as ops
 from rxflow._streaming import launch
 from rxflow.flow import listen, start
 from rxflow.types.events import Event
@@ -50,6 +52,11 @@ def outrun(starter: Callable[..., Any]) -> Generator[None]:
         yield
     finally:
         sys.settrace(before)
+
+
+def raise_error() -> None:
+    """A dispose action of a user that fails."""
+    raise ValueError("disposed")
 
 
 class TestBlockedLoop:
@@ -190,6 +197,49 @@ class TestClosing:
         assert output.is_cancelled
         provider.wait_until(lambda p: len(p.disconnects) == 1)
         flow.left.wait()
+
+    @pytest.mark.parametrize("is_run", [True, False])
+    def test_a_dispose_action_that_raises_is_reported(self, is_run: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        reported: list[Any] = []
+        monkeypatch.setattr(threading, "excepthook", reported.append)
+        source = Speaking("a", Gate()).observe() if is_run else rx.just("a").pipe(rxops.concat(rx.never()))
+        output = source.pipe(rxops.finally_action(raise_error), ops.to_output())
+        next(iter(output))
+        output.close()
+        assert output.is_cancelled
+        assert [str(each.exc_value) for each in reported] == ["disposed"]
+        wait_for_idle_threads()
+
+    def test_a_dispose_action_that_raises_in_async_code_is_reported_to_the_loop(self) -> None:
+        async def main() -> None:
+            asyncio.get_running_loop().set_exception_handler(lambda _, report: reported.append(report["exception"]))
+            output = Speaking("a", Gate()).observe().pipe(rxops.finally_action(raise_error), ops.to_output())
+            await anext(aiter(output))
+            await output.aclose()
+            assert output.is_cancelled
+
+        reported: list[BaseException] = []
+        asyncio.run(main())
+        assert [str(each) for each in reported] == ["disposed"]
+
+    def test_a_dispose_action_that_raises_leaves_the_thread_of_the_run_free(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        reported: list[Any] = []
+        monkeypatch.setattr(threading, "excepthook", reported.append)
+        output = Speaking("b", Gate()).observe().pipe(rxops.finally_action(raise_error), ops.to_output())
+        begun = Gate()
+        tasks: list[asyncio.Task[None]] = []
+
+        async def read() -> None:
+            async for _ in output:
+                begun.open()
+
+        Speaking("a").observe().subscribe(lambda _: tasks.append(asyncio.get_running_loop().create_task(read())))
+        begun.wait()
+        output.close()
+        assert [str(each.exc_value) for each in reported] == ["disposed"]
+        wait_for_idle_threads()
 
     def test_twice_is_the_same_as_once(self, provider: Loopback, llm: LLM) -> None:
         provider.script(Reply(text="a b", hold_after=1))

@@ -1,14 +1,18 @@
 """Questions at a terminal: a real one, a pseudo-terminal in which a program runs."""
 
+import asyncio
+import io
 import os
 import pty
 import select
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Generator
+from collections.abc import Coroutine, Generator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -18,6 +22,7 @@ from rxflow.tools import tool
 from rxflow.types.answers import RunPaused
 from rxflow.types.chunks import Origin
 from rxflow.types.events import InputRequested
+from tests.gate import Gate
 from tests.scripted import Scripted, calls
 from tests.signals import outcome
 from tests.team import solo
@@ -251,6 +256,65 @@ def test_a_quiet_console_shows_the_message_alone(
     monkeypatch.setattr("builtins.input", lambda prompt="": "tides")
     assert outcome(Asks().events()).error is None
     assert capsys.readouterr().out == "Topic? "
+
+
+def ask(message: str) -> Coroutine[Any, Any, str | None]:
+    request = InputRequested(origin=Origin(), request_id=message, message=message)
+    return ConsoleProvider(verbose=False).answer(request)
+
+
+def use_ascii_screen(monkeypatch: pytest.MonkeyPatch) -> io.BytesIO:
+    """Let the standard output be one that cannot show an ``é``, and return what it shows."""
+    shown = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(shown, "ascii"))
+    return shown
+
+
+def test_a_question_that_cannot_be_shown_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> str | None:
+        with pytest.raises(UnicodeEncodeError):
+            await ask("é?")
+        return await ask("Next?")
+
+    shown = use_ascii_screen(monkeypatch)
+    lines = iter(["tides"])
+    monkeypatch.setattr("builtins.input", lambda prompt="": next(lines))
+    assert asyncio.run(main()) == "tides"
+    assert shown.getvalue() == b"Next? "
+
+
+def test_a_question_that_cannot_be_shown_after_another_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> Any:
+        return await asyncio.gather(ask("One?"), ask("é?"), ask("Three?"), go_on(), return_exceptions=True)
+
+    async def go_on() -> None:
+        asked.open()
+
+    def read(prompt: str = "") -> str:
+        asked.wait()
+        return next(lines)
+
+    shown = use_ascii_screen(monkeypatch)
+    asked, lines = Gate(), iter(["1", "3", "4"])
+    monkeypatch.setattr("builtins.input", read)
+    one, two, three, _ = asyncio.run(main())
+    assert (one, type(two), three) == ("1", UnicodeEncodeError, "3")
+    assert asyncio.run(ask("Four?")) == "4"
+    assert shown.getvalue() == b"One? Three? Four? "
+
+
+def test_a_question_for_which_no_thread_can_start_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    shown = use_ascii_screen(monkeypatch)
+    monkeypatch.setattr("builtins.input", lambda prompt="": "tides")
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            asyncio.run(ask("One?"))
+    assert asyncio.run(ask("Two?")) == "tides"
+    assert shown.getvalue() == b"One? Two? "
 
 
 def test_options_are_shown_behind_the_message() -> None:

@@ -188,6 +188,36 @@ for output in outputs:
     assert program.ended() == (0, "enough", "")
 
 
+def test_after_ctrl_c_before_the_new_thread_has_its_loop_the_next_run_works() -> None:
+    program = Program(
+        WATCHED
+        + """
+import signal
+
+new_event_loop, start_thread, go_on = asyncio.new_event_loop, threading.Thread.start, threading.Event()
+
+def start_and_interrupt(thread):
+    threading.Thread.start = start_thread
+    start_thread(thread)
+    signal.raise_signal(signal.SIGINT)
+
+def create_later():
+    asyncio.new_event_loop = new_event_loop
+    go_on.wait()
+    return new_event_loop()
+
+asyncio.new_event_loop, threading.Thread.start = create_later, start_and_interrupt
+try:
+    crew.kickoff()
+except KeyboardInterrupt:
+    say("interrupted")
+say(solo(Scripted("x y")).kickoff().raw)
+go_on.set()
+"""
+    )
+    assert program.ended() == (0, "interrupted\nx y", "")
+
+
 def test_all_loops_that_the_main_thread_is_in_are_stopped() -> None:
     program = Program(
         WATCHED

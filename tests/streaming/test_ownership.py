@@ -1,14 +1,18 @@
 """What code of a run starts by hand belongs to it; and a stream is read on the side on which it lives."""
 
 import asyncio
+import gc
 import threading
+import warnings
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from rxflow import Flow
+from rxflow import Flow, tool
 from rxflow.flow import listen, start
 from rxflow.types.streaming import StreamChunk
+from tests.gate import Gate
 from tests.loopback import Loopback, Reply
 from tests.scripted import Scripted
 from tests.team import solo
@@ -87,6 +91,33 @@ def test_a_subscription_by_hand_ends_with_the_method_that_made_it() -> None:
     released = asyncio.Event()
     assert asyncio.run(main()) == "left"
     assert heard == []
+
+
+def test_an_async_tool_that_a_stopped_method_runs_is_not_started_and_nothing_warns() -> None:
+    @tool
+    async def look() -> str:
+        """Look."""
+        raise AssertionError("it was started")
+
+    class Stopped(Flow):
+        @start()
+        def work(self) -> None:
+            begun.open()
+            stopped.wait()
+            with suppress(asyncio.CancelledError):
+                look.run()
+            refused.open()
+
+    begun, stopped, refused = Gate(), Gate(), Gate()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        subscription = Stopped().observe().subscribe()
+        begun.wait()
+        subscription.dispose()
+        stopped.open()
+        refused.wait()
+        gc.collect()
+    assert [str(each.message) for each in warned] == []
 
 
 def test_an_observer_that_raises_in_a_method_ends_its_own_subscription_only() -> None:

@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 
-from rxflow import LLM
+from rxflow import LLM, Crew, Flow
 from rxflow._streaming import loop_thread
-from rxflow._streaming.bridge import replace_stray_cancellation
+from rxflow._streaming.bridge import Unanswered, replace_stray_cancellation
+from rxflow.flow import start
 from rxflow.llm._io import Deliver, from_io
 from rxflow.llm.source import Delta, Request
 from tests.scripted import Scripted
-from tests.signals import signals_of
+from tests.signals import outcome, signals_of
 from tests.streaming.speaking import Speaking
 from tests.team import solo
 
@@ -51,6 +52,55 @@ def test_in_the_source_of_an_llm_call_it_is_an_error_of_the_call(on_loop: bool) 
     with pytest.raises(RuntimeError, match="was cancelled, although its run was not") as raised:
         asyncio.run(main()) if on_loop else llm.call("Hello")
     assert isinstance(raised.value.__cause__, asyncio.CancelledError)
+
+
+async def finish(finished: list[str], steps: int) -> None:
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    finished.append("finished")
+
+
+class Each(Crew):
+    """A crew whose run for "stray" gets a stray CancelledError. Its run for "ask" gets no answer."""
+
+    async def kickoff_async(self, inputs: Any = None) -> Any:
+        if inputs["topic"] == "stray":
+            await waiting_for_the_cancelled(None)
+        if inputs["topic"] == "ask":
+            raise Unanswered(())
+        await finish(inputs["finished"], 20)
+
+
+@pytest.mark.parametrize("other", ["slow", "ask"])
+def test_in_one_of_several_runs_it_stops_the_others_and_is_the_error(other: str) -> None:
+    crew = Each(agents=[], tasks=[])
+    finished: list[str] = []
+
+    class Several(Flow):
+        @start()
+        async def run_all(self) -> None:
+            await crew.kickoff_for_each_async([{"topic": "stray"}, {"topic": other, "finished": finished}])
+
+    error = outcome(Several().events()).error
+    assert isinstance(error, RuntimeError)
+    assert "was cancelled, although its run was not" in str(error)
+    assert finished == []
+
+
+def test_when_several_runs_are_cancelled_together_it_stays_a_cancellation() -> None:
+    finished: list[str] = []
+
+    async def main() -> None:
+        crew = Each(agents=[], tasks=[])
+        runs = asyncio.create_task(crew.kickoff_for_each_async([{"topic": "slow", "finished": finished}] * 2))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        runs.cancel("by the program")
+        with pytest.raises(asyncio.CancelledError, match="by the program"):
+            await runs
+
+    asyncio.run(main())
+    assert finished == []
 
 
 def test_a_subscriber_is_told() -> None:
