@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -259,12 +260,19 @@ async def _choose(emitter: Emitter, feedback: Feedback, labels: Sequence[str], w
     try:
         return str(read_json(outcome, said).outcome)  # type: ignore[attr-defined]
     except ValidationError:
-        named = [label for label in labels if label.casefold() in said.casefold()]
+        named = _find_labels(labels, said)
     if len(named) == 1:
-        return named[0]
+        return named.pop()
     if feedback.default_outcome is not None:
         return feedback.default_outcome
     raise ValueError(f"the feedback {words!r} means none of {list(labels)} to the model, which answered {said[:200]!r}")
+
+
+def _find_labels(labels: Sequence[str], said: str) -> set[str]:
+    """Return the labels that ``said`` contains as whole words. A label inside a longer one does not count."""
+    known = {label.casefold(): label for label in labels}
+    longest_first = "|".join(re.escape(name) for name in sorted(known, key=len, reverse=True))
+    return {known[name] for name in re.findall(rf"(?<![\w-])(?:{longest_first})(?![\w-])", said.casefold())}
 
 
 async def _ask_model(emitter: Emitter, llm: LLM, outcome: type[BaseModel], labels: Sequence[str], words: str) -> str:
