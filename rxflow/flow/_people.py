@@ -47,7 +47,7 @@ class AsksPeople:
     """
 
     _record: Record
-    _keeper: StateKeeper
+    _keeper: StateKeeper | None = None  # None until the first run
 
     @abstractmethod
     def _read_state(self) -> State:
@@ -71,7 +71,7 @@ class AsksPeople:
             that there is no input.
 
         Raises:
-            RuntimeError: the calling code does not belong to a run.
+            RuntimeError: the calling code does not belong to a run, or this flow has never run.
             TypeError: ``timeout`` is not a time.
         """
         return cast("str | None", run_blocking(self._ask(message, timeout, metadata), InputReceived).value)
@@ -95,6 +95,10 @@ class AsksPeople:
     def _ask(self, message: str, timeout: Seconds | None, metadata: Mapping[str, Any] | None) -> EventStream[Event]:
         if current_emitter() is None:
             raise RuntimeError("ask() must be called in a method of a running flow; no run is active here")
+        keeper = self._keeper
+        if keeper is None:
+            name = type(self).__name__
+            raise RuntimeError(f"ask() must be called in a method of a running flow; this {name} has not run")
         question: Question[str | None] = Question(
             kind="input",
             message=message,
@@ -105,7 +109,7 @@ class AsksPeople:
         )
 
         async def save(emitter: Emitter) -> None:
-            await self._keeper.save_before_a_wait(emitter, self._read_state)
+            await keeper.save_before_a_wait(emitter, self._read_state)
 
         return EventStream(lambda scope: asking(scope, question, before=save))
 

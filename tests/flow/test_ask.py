@@ -131,6 +131,18 @@ def test_outside_of_a_run_it_is_an_error() -> None:
         asyncio.run(Asks().ask_async("Topic?"))
 
 
+def test_a_flow_that_never_ran_asks_nothing_in_a_run_of_another() -> None:
+    idle = Asks()
+
+    class Other(Flow):
+        @start()
+        def first(self) -> str | None:
+            return idle.ask("Topic?")
+
+    with pytest.raises(RuntimeError, match="must be called in a method of a running flow; this Asks has not run"):
+        Other(input_provider=lambda _: "tides").kickoff()
+
+
 def test_a_flow_may_have_a_method_called_ask() -> None:
     class Own(Flow):
         @start()
