@@ -239,6 +239,7 @@ class _FlowRun(DisposableBase):
             self._read_payload(method),
             triggered_by=triggers,
             complete=self._complete_method,
+            check=None if self._replay is None else self._replay.require_result,
         )
         self._run_part(source, note, on_completed)
 

@@ -433,6 +433,29 @@ class TestWhatCannotGoOn:
         assert isinstance(seen.error, NotResumable)
         assert "'second' needs the result of 'first', a object, which the log cannot restore" in str(seen.error)
 
+    @pytest.mark.parametrize("emit", [None, ["yes", "no"]])
+    def test_a_result_under_review_that_the_log_could_not_carry(self, emit: list[str] | None) -> None:
+        class Reviewed(Flow):
+            @start()
+            @human_feedback("Good?", emit=emit, llm="none")
+            def first(self) -> Any:
+                return object()
+
+            @listen("yes" if emit else first)
+            def second(self, given: HumanFeedbackResult) -> str | None:
+                return self.ask("Go on?")
+
+        paused = outcome(Reviewed().events())
+        (request,) = paused.one(FlowPaused).pending
+        answered = outcome(Reviewed().events().resume_from(Journal(paused.events, {request.request_id: "yes"})))
+        assert answered.of(FlowPaused)  # the log has the object itself, since it was never written
+        for log in (paused.events, [*paused.events, *answered.events]):
+            past = [decode(encode(event)) for event in log]
+            answers = {request.request_id: "yes"} if log is paused.events else {}
+            seen = outcome(Reviewed().events().resume_from(Journal(past, answers)))
+            assert isinstance(seen.error, NotResumable)
+            assert "'second' needs the result of 'first', a object, which the log cannot restore" in str(seen.error)
+
     def test_new_methods_and_new_listeners_are_no_hindrance(self) -> None:
         class Before(Flow):
             @start()
