@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
-import sys
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, cast, get_args, get_origin
 from uuid import uuid4
@@ -24,11 +22,9 @@ from rxflow._streaming import (
     Emitter,
     EventStream,
     FlowStreamingOutput,
-    Journal,
     NotResumable,
     RunPart,
     Scope,
-    Step,
     StreamSession,
     Who,
     chunks,
@@ -37,11 +33,19 @@ from rxflow._streaming import (
     run_async,
     run_blocking,
 )
-from rxflow._text import display_html, draw_card, draw_frame
+from rxflow._text import display_html, draw_card, draw_frame, has_browser
 from rxflow.flow._flow_run import Record, merge_along
 from rxflow.flow._graph import Graph, Method, and_, listen, or_, read_graph, router, start
 from rxflow.flow._people import AsksPeople, ask_for_feedback
-from rxflow.flow._state import FlowState, State, create_state, merge_inputs, read_id, replace_state, show_state
+from rxflow.flow._state import (
+    FlowState,
+    State,
+    create_state,
+    merge_inputs,
+    read_id,
+    replace_state,
+    show_state,
+)
 from rxflow.flow.persistence import RULE_ATTRIBUTE, FlowPersistence, StateKeeper
 from rxflow.types import Event, FlowFinished, StateChanged, StreamChunk, UsageMetrics
 
@@ -249,7 +253,7 @@ class Flow(AsksPeople, Generic[S]):
         path = path.resolve()
         page = self._draw_page()
         path.write_text(page, encoding="utf-8")
-        if show and not display_html(draw_frame(page, f"The graph of {type(self).__name__}")) and _has_browser():
+        if show and not display_html(draw_frame(page, f"The graph of {type(self).__name__}")) and has_browser():
             webbrowser.open(path.as_uri())
         return path
 
@@ -309,75 +313,72 @@ class Flow(AsksPeople, Generic[S]):
             if not self._running.take():
                 raise self._describe_busy()
             idle_again = Cleanup(self._running.give_back)
-            self._keeper = keeper = self._keep_state()
             try:
-                if restore_from is not None:
-                    self._state = merge_inputs(self._state, {"id": str(uuid4())})
-                self._state = merge_inputs(self._state, inputs)
-                has_source = restore_from is not None or inputs.get("id") is not None
-                is_restored = keeper.has_stores and has_source
-                journal, step = scope.run.journal, scope.step
-                if journal is not None:
-                    step = journal.next_flow(scope.step, self.name or type(self).__name__)
-                    has_begun = self._go_on(journal, step)
-                    if scope.is_outermost and not has_begun:
-                        raise NotResumable(self._describe_other(journal))
-                    is_restored = not has_begun and is_restored
+                events = self._merge_methods(scope, inputs, restore_from, idle_again)
+                is_verbose = self.verbose and not scope.is_logged
+                return connect(log_events(events) if is_verbose else events, observer, scheduler)
             except BaseException:
                 idle_again.dispose()
                 raise
 
-            async def restore(emitter: Emitter) -> None:
-                await self._restore(emitter, keeper, inputs, restore_from)
-
-            async def complete(emitter: Emitter, method: Method, result: Any) -> Any:
-                if method.feedback is not None:
-                    result = await ask_for_feedback(emitter, self, method.name, method.feedback, result)
-                    self._record.feedback.append(result)
-                state = show_state(self._state)
-                if state != self._record.state:
-                    self._record.state = state
-                    emitter.on_next(StateChanged(origin=emitter.origin, state=state))
-                await keeper.save(emitter, method.name, self._read_state)
-                return result
-
-            name = self.name or type(self).__name__
-            span = scope.within(name, flow_name=name, flow_id=self.flow_id, flow_method="")
-            inner = span.with_own_ledger().at_step(step)
-            if journal is not None:
-                for usage, cost in journal.usage_of_done(step):
-                    inner.ledger.note(usage, cost)
-            provider = self._provider()
-            if provider is not None:
-                inner = inner.with_answerer(provider)
-            if self.verbose:
-                inner = inner.mark_logged()
-            self._record = Record(ledger=inner.ledger, state=show_state(self._state))
-            events = merge_along(
-                self._graph,
-                lambda method: getattr(self, method),
-                inner,
-                inputs=inputs,
-                max_method_calls=self.max_method_calls,
-                record=self._record,
-                prepare=restore if is_restored else None,
-                complete=complete,
-                held=idle_again,
-            )
-            is_verbose = self.verbose and not scope.is_logged
-            return connect(log_events(events) if is_verbose else events, observer, scheduler)
-
         return RunPart(subscribe)
 
-    def _go_on(self, journal: Journal, step: Step) -> bool:
-        """Return whether the flow had started before the run was resumed. If it had, restore its state."""
-        started = journal.find_start(step)
-        if started is not None:
-            known = journal.state_of(step) or started.inputs
-            self._state = replace_state(self._state, {**dict(self._state), **known, "id": started.origin.flow_id})
-        return started is not None
+    def _merge_methods(
+        self, scope: Scope, inputs: Inputs, restore_from: str | None, held: DisposableBase
+    ) -> Observable[Event]:
+        """Set the state for a run, and return the run's events. ``held`` is disposed when the run ends."""
+        name = self.name or type(self).__name__
+        self._keeper = keeper = self._keep_state()
+        is_restored = keeper.has_stores and (restore_from is not None or inputs.get("id") is not None)
+        if restore_from is not None:
+            self._state = merge_inputs(self._state, {"id": str(uuid4())})
+        self._state = merge_inputs(self._state, inputs)
+        journal, step = scope.run.journal, scope.step
+        if journal is not None:
+            step = journal.next_flow(step, name)
+            started = journal.find_start(step)
+            if started is not None:
+                known = journal.state_of(step) or started.inputs
+                self._state = replace_state(self._state, {**dict(self._state), **known, "id": started.origin.flow_id})
+                is_restored = False
+            elif scope.is_outermost:
+                raise NotResumable(self._describe_other(journal.flow_names))
 
-    async def _restore(self, emitter: Emitter, keeper: StateKeeper, inputs: Inputs, restore_from: str | None) -> None:
+        async def complete(emitter: Emitter, method: Method, result: Any) -> Any:
+            if method.feedback is not None:
+                result = await ask_for_feedback(emitter, self, method.name, method.feedback, result)
+                self._record.feedback.append(result)
+            state = show_state(self._state)
+            if state != self._record.state:
+                self._record.state = state
+                emitter.on_next(StateChanged(origin=emitter.origin, state=state))
+            await keeper.save(emitter, method.name, self._read_state)
+            return result
+
+        inner = scope.within(name, flow_name=name, flow_id=self.flow_id, flow_method="")
+        inner = inner.with_own_ledger().at_step(step)
+        if journal is not None:
+            for usage, cost in journal.usage_of_done(step):
+                inner.ledger.note(usage, cost)
+        provider = self._provider()
+        if provider is not None:
+            inner = inner.with_answerer(provider)
+        if self.verbose:
+            inner = inner.mark_logged()
+        self._record = Record(ledger=inner.ledger, state=show_state(self._state))
+        return merge_along(
+            self._graph,
+            lambda method: getattr(self, method),
+            inner,
+            inputs=inputs,
+            max_method_calls=self.max_method_calls,
+            record=self._record,
+            prepare=partial(self._restore, keeper, inputs, restore_from) if is_restored else None,
+            complete=complete,
+            held=held,
+        )
+
+    async def _restore(self, keeper: StateKeeper, inputs: Inputs, restore_from: str | None, emitter: Emitter) -> None:
         """Restore the saved state with the current id, and merge ``inputs`` in. If none was saved, change nothing."""
 
         def read(saved: Mapping[str, Any]) -> State:
@@ -391,10 +392,10 @@ class Flow(AsksPeople, Generic[S]):
                 "no saved state %r to restore from; %s starts with a new state", restore_from, type(self).__name__
             )
 
-    def _describe_other(self, journal: Journal) -> str:
+    def _describe_other(self, recorded: list[str]) -> str:
         """Return the error message for a log of another flow. With such a log, all calls would be made again."""
         own = self.name or type(self).__name__
-        names = " and ".join(map(repr, journal.flow_names)) or "none"
+        names = " and ".join(map(repr, recorded)) or "none"
         return (
             f"{own} cannot go on: the log is not of a flow of this name (it has {names}); if the class was renamed, "
             "give it name = … with the old name, or begin a new run"
@@ -441,10 +442,3 @@ def _find_state_argument(cls: type) -> Any:
         if argument is not None:
             return argument
     return None
-
-
-def _has_browser() -> bool:
-    """Return whether a browser can open a window. Without a display, a text browser would take over the terminal."""
-    if sys.platform.startswith(("win", "darwin")):
-        return True
-    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

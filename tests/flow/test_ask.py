@@ -143,6 +143,15 @@ def test_a_flow_that_never_ran_asks_nothing_in_a_run_of_another() -> None:
         Other(input_provider=lambda _: "tides").kickoff()
 
 
+def test_after_a_provider_that_cannot_answer_the_flow_runs_with_another() -> None:
+    flow = provided("tides")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    for _ in range(2):
+        with pytest.raises(TypeError, match="tides"):
+            flow.kickoff()
+    flow.input_provider = lambda _: "tides"
+    assert flow.kickoff() == "tides"
+
+
 def test_a_flow_may_have_a_method_called_ask() -> None:
     class Own(Flow):
         @start()
