@@ -33,7 +33,10 @@ def create_state(given: object, where: str) -> State:
         ValueError: a field of the model class, other than ``id``, has no default.
     """
     state = _create_state(given, where)
-    return state if read_id(state) else _fill_id(state)
+    try:
+        return state if read_id(state) else give_new_id(state)
+    except ValueError:  # the state has no id until the inputs have one
+        return state
 
 
 def _create_state(given: object, where: str) -> State:
@@ -51,7 +54,8 @@ def _create_state(given: object, where: str) -> State:
             raise ValueError(
                 f"{where}: each field of the state {given.__name__} needs a default; missing: {', '.join(required)}"
             )
-        return _add_id(given)(**({"id": str(uuid4())} if _needs_id(given) else {}))
+        # The id is passed by the name of its field, which may have an alias.
+        return given.model_validate({"id": str(uuid4())}, by_name=True) if _needs_id(given) else _add_id(given)()
     raise TypeError(f"{where}: initial_state must be a pydantic model, a dict, or an instance of one; got {given!r}")
 
 
@@ -67,12 +71,12 @@ def merge_inputs(state: State, inputs: Mapping[str, Any]) -> State:
     """
     if not isinstance(inputs, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"inputs must be a dict or another mapping of names to values; got {inputs!r}")
-    if "id" in inputs and inputs["id"] is None:
-        inputs = {name: value for name, value in inputs.items() if name != "id"}
+    id_names = _find_id_names(state)
+    inputs = {name: value for name, value in inputs.items() if name not in id_names or value is not None}
     if not inputs:
         return state
     if isinstance(state, dict):
-        return state | dict(inputs)
+        return state | inputs
     model = type(state)
     names = {alias: name for name, field in model.model_fields.items() for alias in _iterate_aliases(field)}
     named = {names.get(key, key): value for key, value in inputs.items()}
@@ -83,6 +87,27 @@ def merge_inputs(state: State, inputs: Mapping[str, Any]) -> State:
         return _remake(state, {**dict(state), **known}, model)
     except ValidationError as error:
         raise ValueError(f"Invalid inputs for structured state: {error}") from error
+
+
+def has_id(state: State, inputs: Mapping[str, Any]) -> bool:
+    """Return whether ``inputs`` have an id for ``state``, under its name or an alias."""
+    return any(inputs.get(name) is not None for name in _find_id_names(state))
+
+
+def give_new_id(state: State) -> State:
+    """Return ``state`` with a new id.
+
+    Raises:
+        ValueError: the model does not accept a text as its id, for example because the field is an int.
+    """
+    own = {**dict(state), "id": str(uuid4())}
+    if isinstance(state, dict):
+        return own
+    try:
+        return _remake(state, own, type(state))
+    except ValidationError as error:
+        name = type(state).__name__
+        raise ValueError(f"a new id cannot be made for {name}: its id is not a text; pass it in the inputs") from error
 
 
 def require_known(state: object, inputs: Mapping[str, Any]) -> None:
@@ -112,18 +137,43 @@ def _iterate_aliases(field: FieldInfo) -> Iterator[str]:
             yield each
 
 
-def replace_state(state: State, saved: Mapping[str, Any]) -> State:
-    """Return the ``saved`` values as a state of the same type as ``state``.
+def _find_id_names(state: State) -> set[str]:
+    """Return the name and the aliases of the id."""
+    field = None if isinstance(state, dict) else type(state).model_fields.get("id")
+    return {"id", *(() if field is None else _iterate_aliases(field))}
+
+
+def replace_state(state: State, saved: Mapping[str, Any], state_id: str) -> State:
+    """Return the ``saved`` values as a state of the same type as ``state``, with the id ``state_id``.
+
+    If ``state_id`` is empty, the saved id is kept.
 
     Raises:
         ValueError: the saved state does not fit the model, which may have changed.
     """
+    values = dict(saved)
+    if state_id:
+        id_names = _find_id_names(state)
+        values = {name: value for name, value in values.items() if name not in id_names} | {"id": state_id}
     if isinstance(state, dict):
-        return dict(saved)
+        return values
     try:
-        return _remake(state, saved, type(state))
+        return _remake(state, _name_fields(type(state), values), type(state))
     except ValidationError as error:
         raise ValueError(f"the saved state does not fit {type(state).__name__}: {error}") from error
+
+
+def _name_fields(model: type[BaseModel], saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ``saved`` values under names that ``model`` accepts, without its computed fields."""
+    fields = model.model_fields
+    accepted = {*fields, *(alias for field in fields.values() for alias in _iterate_aliases(field))}
+    written = {field.serialization_alias: name for name, field in fields.items()}
+    computed = {field.alias or name for name, field in model.model_computed_fields.items()} - accepted
+    return {
+        name if name in accepted else written.get(name, name): value
+        for name, value in saved.items()
+        if name not in computed
+    }
 
 
 def show_state(state: State) -> dict[str, Any]:
@@ -169,17 +219,6 @@ def _is_untouched(made: BaseModel, name: str, private: ModelPrivateAttr) -> bool
         return is_like or bool(value == default)
     except Exception:  # noqa: BLE001 - raised by a user's __eq__, or by a factory that needs arguments
         return False
-
-
-def _fill_id(state: State) -> State:
-    """Return ``state`` with a new id. If the model does not accept a text as its id, return ``state`` itself."""
-    own = {**dict(state), "id": str(uuid4())}
-    if isinstance(state, dict):
-        return own
-    try:
-        return _remake(state, own, type(state))
-    except ValidationError:  # the field ``id`` has another type, such as int
-        return state
 
 
 def _needs_id(model: type[BaseModel]) -> bool:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, cast, get_args, get_origin
-from uuid import uuid4
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
@@ -41,6 +40,8 @@ from rxflow.flow._state import (
     FlowState,
     State,
     create_state,
+    give_new_id,
+    has_id,
     merge_inputs,
     read_id,
     replace_state,
@@ -169,7 +170,8 @@ class Flow(AsksPeople, Generic[S]):
         method also works inside a running event loop, as in a notebook.
 
         If the flow has a store, ``inputs["id"]`` continues with the state that was saved under this id. To begin with a
-        copy of a saved state, pass the id of that state as ``restore_from_state_id``. The copy gets a new id.
+        copy of a saved state, pass the id of that state as ``restore_from_state_id``. The copy gets the id in
+        ``inputs``, or else a new id. A new id is a text, so a copy with an id of another type needs one in ``inputs``.
 
         Raises:
             ValueError: ``inputs`` do not fit the state, or the flow has no method to run. Also raised if
@@ -329,17 +331,17 @@ class Flow(AsksPeople, Generic[S]):
         """Set the state for a run, and return the run's events. ``held`` is disposed when the run ends."""
         name = self.name or type(self).__name__
         self._keeper = keeper = self._keep_state()
-        is_restored = keeper.has_stores and (restore_from is not None or inputs.get("id") is not None)
-        if restore_from is not None:
-            self._state = merge_inputs(self._state, {"id": str(uuid4())})
+        is_restored = keeper.has_stores and (restore_from is not None or has_id(self._state, inputs))
+        if restore_from is not None and not has_id(self._state, inputs):
+            self._state = give_new_id(self._state)
         self._state = merge_inputs(self._state, inputs)
         journal, step = scope.run.journal, scope.step
         if journal is not None:
             step = journal.next_flow(step, name)
             started = journal.find_start(step)
             if started is not None:
-                known = journal.state_of(step) or started.inputs
-                self._state = replace_state(self._state, {**dict(self._state), **known, "id": started.origin.flow_id})
+                known = {**dict(self._state), **(journal.state_of(step) or started.inputs)}
+                self._state = replace_state(self._state, known, started.origin.flow_id)
                 is_restored = False
             elif scope.is_outermost:
                 raise NotResumable(self._describe_other(journal.flow_names))
@@ -380,10 +382,7 @@ class Flow(AsksPeople, Generic[S]):
 
     async def _restore(self, keeper: StateKeeper, inputs: Inputs, restore_from: str | None, emitter: Emitter) -> None:
         """Restore the saved state with the current id, and merge ``inputs`` in. If none was saved, change nothing."""
-
-        def read(saved: Mapping[str, Any]) -> State:
-            return replace_state(self._state, {**saved, "id": self.flow_id})
-
+        read = partial(replace_state, self._state, state_id=self.flow_id)
         restored = await keeper.load(emitter, restore_from or self.flow_id, read)
         if restored is not None:
             self._state = merge_inputs(restored, inputs)
