@@ -176,6 +176,22 @@ def _name_fields(model: type[BaseModel], saved: Mapping[str, Any]) -> dict[str, 
     }
 
 
+def resume_state(state: State, recorded: Mapping[str, Any] | None, inputs: Mapping[str, Any], state_id: str) -> State:
+    """Return the state with which a resumed run continues, with the id ``state_id``.
+
+    ``state`` is the initial state, ``inputs`` are the inputs of the run. ``recorded`` is the last recorded state of the
+    run; None if no state was recorded.
+
+    Raises:
+        ValueError: the recorded state or the inputs do not fit the model, which may have changed.
+    """
+    if recorded is None:
+        state = merge_inputs(state, inputs)
+        return replace_state(state, dict(state), state_id)
+    # The record of a dict is complete. The record of a model lacks the fields with ``exclude=True``.
+    return replace_state(state, recorded if isinstance(state, dict) else {**dict(state), **recorded}, state_id)
+
+
 def show_state(state: State) -> dict[str, Any]:
     """Return the state as a dict of values that JSON can represent. Any other value is replaced by its ``str()``."""
     try:

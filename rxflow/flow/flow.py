@@ -45,6 +45,7 @@ from rxflow.flow._state import (
     merge_inputs,
     read_id,
     replace_state,
+    resume_state,
     show_state,
 )
 from rxflow.flow.persistence import RULE_ATTRIBUTE, FlowPersistence, StateKeeper
@@ -340,9 +341,9 @@ class Flow(AsksPeople, Generic[S]):
             step = journal.next_flow(step, name)
             started = journal.find_start(step)
             if started is not None:
-                known = {**dict(self._state), **(journal.state_of(step) or started.inputs)}
-                self._state = replace_state(self._state, known, started.origin.flow_id)
-                is_restored = False
+                self._state = resume_state(self._state, journal.state_of(step), started.inputs, started.origin.flow_id)
+                # Methods begin after the saved state was restored. A method that has begun may have saved another one.
+                is_restored = is_restored and not journal.find_begun(step)
             elif scope.is_outermost:
                 raise NotResumable(self._describe_other(journal.flow_names))
 
@@ -350,10 +351,7 @@ class Flow(AsksPeople, Generic[S]):
             if method.feedback is not None:
                 result = await ask_for_feedback(emitter, self, method.name, method.feedback, result)
                 self._record.feedback.append(result)
-            state = show_state(self._state)
-            if state != self._record.state:
-                self._record.state = state
-                emitter.on_next(StateChanged(origin=emitter.origin, state=state))
+            self._emit_state_change(emitter)
             await keeper.save(emitter, method.name, self._read_state)
             return result
 
@@ -380,12 +378,20 @@ class Flow(AsksPeople, Generic[S]):
             held=held,
         )
 
+    def _emit_state_change(self, emitter: Emitter) -> None:
+        """Emit StateChanged if the state has changed since the last one, or since the start of the run."""
+        state = show_state(self._state)
+        if state != self._record.state:
+            self._record.state = state
+            emitter.on_next(StateChanged(origin=emitter.origin, state=state))
+
     async def _restore(self, keeper: StateKeeper, inputs: Inputs, restore_from: str | None, emitter: Emitter) -> None:
         """Restore the saved state with the current id, and merge ``inputs`` in. If none was saved, change nothing."""
         read = partial(replace_state, self._state, state_id=self.flow_id)
         restored = await keeper.load(emitter, restore_from or self.flow_id, read)
         if restored is not None:
             self._state = merge_inputs(restored, inputs)
+            self._emit_state_change(emitter)
         elif restore_from is not None:
             logger.warning(
                 "no saved state %r to restore from; %s starts with a new state", restore_from, type(self).__name__
