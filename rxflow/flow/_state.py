@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, cast
 from uuid import uuid4
@@ -194,10 +194,26 @@ def resume_state(state: State, recorded: Mapping[str, Any] | None, inputs: Mappi
 
 def show_state(state: State) -> dict[str, Any]:
     """Return the state as a dict of values that JSON can represent. Any other value is replaced by its ``str()``."""
+    return cast(dict[str, Any], _show(state, ()))
+
+
+def _show(value: object, around: tuple[int, ...]) -> object:
+    """Return ``value`` for :func:`show_state`. ``around`` has the ids of the containers that ``value`` is in."""
     try:
-        return cast(dict[str, Any], to_jsonable_python(state, fallback=str))
-    except ValueError:  # the state contains itself; replace every value by its str()
-        return {name: str(value) for name, value in dict(state).items()}
+        return to_jsonable_python(value, fallback=str)
+    except ValueError:  # the value is, or contains, bytes that are not UTF-8, or a container that contains itself
+        inside = (*around, id(value))
+        if id(value) in around:
+            return str(value)
+        if isinstance(value, BaseModel):
+            hidden = {name for name, field in type(value).model_fields.items() if field.exclude}
+            return {name: _show(each, inside) for name, each in value if name not in hidden}
+        if isinstance(value, dict):
+            items = cast(dict[object, object], value).items()
+            return {str(name): _show(each, inside) for name, each in items}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [_show(each, inside) for each in cast(Iterable[object], value)]
+        return str(value)
 
 
 def read_id(state: State) -> str:

@@ -424,6 +424,34 @@ class TestTheStateOfAResumedRun:
         again = Deletes(initial_state={"draft": 1}).events({"topic": "rain"})
         assert outcome(again.resume_from(journal)).one(FlowFinished).result == ["id", "topic"]
 
+    def test_keeps_its_values_beside_one_that_json_cannot_carry(self) -> None:
+        class Nested(BaseModel):
+            raw: bytes = b"\xff"
+            pages: int = 3
+
+        class Bytes(Flow):
+            @start()
+            def first(self) -> None:
+                self.state["count"] = 5
+                self.state["raw"] = b"\xff"
+                self.state["parts"] = [1, {"raw": b"\xff", 2: None}]
+                self.state["nested"] = Nested()
+
+            @listen(first)
+            def second(self) -> dict[str, Any]:
+                self.ask("Go on?")
+                return {name: value for name, value in self.state.items() if name != "id"}
+
+        paused = outcome(Bytes().events())
+        (request,) = paused.one(FlowPaused).pending
+        journal = Journal(paused.events, {request.request_id: "yes"})
+        assert outcome(Bytes().events().resume_from(journal)).one(FlowFinished).result == {
+            "count": 5,
+            "raw": "b'\\xff'",
+            "parts": [1, {"raw": "b'\\xff'", "2": None}],
+            "nested": {"raw": "b'\\xff'", "pages": 3},
+        }
+
     def test_needs_no_id(self) -> None:
         class Numbered(BaseModel):
             id: int | None = None
