@@ -89,6 +89,33 @@ def merge_inputs(state: State, inputs: Mapping[str, Any]) -> State:
         raise ValueError(f"Invalid inputs for structured state: {error}") from error
 
 
+def copy_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of ``values``, in which the dicts, lists, tuples and sets are copies too.
+
+    Other objects are not copied: some cannot be, and a program may look at an object after the run.
+    """
+    return {name: _copy_containers(value, {}) for name, value in values.items()}
+
+
+def _copy_containers(value: object, copies: dict[int, object]) -> object:
+    """Return ``value`` with copied containers. ``copies`` has the copies so far, by the id of the original."""
+    key = id(value)
+    if key in copies:
+        return copies[key]
+    if type(value) is dict:
+        items = cast(dict[object, object], value).items()
+        copies[key] = copied = dict[object, object]()
+        copied.update((name, _copy_containers(each, copies)) for name, each in items)
+        return copied
+    if type(value) is list:
+        copies[key] = listed = list[object]()
+        listed.extend(_copy_containers(each, copies) for each in cast(list[object], value))
+        return listed
+    if type(value) is tuple:
+        return tuple(_copy_containers(each, copies) for each in cast(tuple[object, ...], value))
+    return set(cast(set[object], value)) if type(value) is set else value
+
+
 def has_id(state: State, inputs: Mapping[str, Any]) -> bool:
     """Return whether ``inputs`` have an id for ``state``, under its name or an alias."""
     return any(inputs.get(name) is not None for name in _find_id_names(state))
@@ -144,14 +171,14 @@ def _find_id_names(state: State) -> set[str]:
 
 
 def replace_state(state: State, saved: Mapping[str, Any], state_id: str) -> State:
-    """Return the ``saved`` values as a state of the same type as ``state``, with the id ``state_id``.
+    """Return a copy of the ``saved`` values as a state of the same type as ``state``, with the id ``state_id``.
 
     If ``state_id`` is empty, the saved id is kept.
 
     Raises:
         ValueError: the saved state does not fit the model, which may have changed.
     """
-    values = dict(saved)
+    values = copy_values(saved)
     if state_id:
         id_names = _find_id_names(state)
         values = {name: value for name, value in values.items() if name not in id_names} | {"id": state_id}

@@ -39,6 +39,7 @@ from rxflow.flow._people import AsksPeople, ask_for_feedback
 from rxflow.flow._state import (
     FlowState,
     State,
+    copy_values,
     create_state,
     give_new_id,
     has_id,
@@ -206,7 +207,7 @@ class Flow(AsksPeople, Generic[S]):
         self._require_methods()
         self._require_store(restore_from_state_id)
         merge_inputs(self._create_state(), inputs or {})
-        return EventStream(lambda scope: self._twin()._run(scope, inputs or {}, restore_from_state_id))
+        return EventStream(lambda scope: self._twin()._run(scope, copy_values(inputs or {}), restore_from_state_id))
 
     def observe(
         self, inputs: Inputs | None = None, *, restore_from_state_id: str | None = None

@@ -452,6 +452,28 @@ class TestTheStateOfAResumedRun:
             "nested": {"raw": "b'\\xff'", "pages": 3},
         }
 
+    @pytest.mark.parametrize("has_changed", [False, True])
+    def test_has_the_lists_as_they_were_although_a_method_had_changed_them(self, has_changed: bool) -> None:
+        class Appends(Flow):
+            @start()
+            def first(self) -> None:
+                if has_changed:
+                    self.state["others"] = [0]
+
+            @listen(first)
+            def second(self) -> Any:
+                self.state["items"].append(1)
+                self.state.setdefault("others", [0]).append(1)
+                self.ask("Go on?")
+                return self.state["items"], self.state["others"]
+
+        paused = outcome(Appends().events({"items": []}))
+        (request,) = paused.one(FlowPaused).pending
+        for _ in range(2):
+            journal = Journal(paused.events, {request.request_id: "yes"})
+            seen = outcome(Appends().events({"items": []}).resume_from(journal))
+            assert seen.one(FlowFinished).result == ([1], [0, 1])
+
     def test_needs_no_id(self) -> None:
         class Numbered(BaseModel):
             id: int | None = None
