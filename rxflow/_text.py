@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -288,6 +289,13 @@ def display_html(markup: str) -> bool:
 
     display(HTML(markup))  # type: ignore[no-untyped-call]
     return True
+
+
+def has_browser() -> bool:
+    """Return whether a browser can open a window. Without a display, a text browser would take over the terminal."""
+    if sys.platform.startswith(("win", "darwin")):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 _CARD = "border:1px solid rgba(128,128,128,.4);border-radius:6px;padding:.5em .8em;max-width:60em;line-height:1.4"

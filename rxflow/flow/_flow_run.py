@@ -47,6 +47,7 @@ from rxflow._streaming import (
 from rxflow._text import describe
 from rxflow.flow._graph import Graph, Method
 from rxflow.flow._method_run import Complete, Replay, name_kind, read_label, run_method
+from rxflow.flow._state import copy_values
 from rxflow.flow._waves import DueMethods, Occurrence, Wave
 from rxflow.types import (
     Event,
@@ -152,7 +153,8 @@ class _FlowRun(DisposableBase):
 
     def begin(self, prepare: Prepare | None) -> None:
         is_replayed = self._replay is not None and self._replay.has_begun
-        self._observer.on_next(FlowStarted(origin=self._scope.origin, inputs=self._inputs, replayed=is_replayed))
+        inputs = copy_values(self._inputs)  # a method may change the lists in the inputs, but must not change the event
+        self._observer.on_next(FlowStarted(origin=self._scope.origin, inputs=inputs, replayed=is_replayed))
         if prepare is None:
             self._call_entry_points()
             return
@@ -239,6 +241,7 @@ class _FlowRun(DisposableBase):
             self._read_payload(method),
             triggered_by=triggers,
             complete=self._complete_method,
+            check=None if self._replay is None else self._replay.require_result,
         )
         self._run_part(source, note, on_completed)
 

@@ -96,18 +96,22 @@ class Replay:
                     f"{self._graph.name} cannot be resumed: the log has call {int(number) + 1} of the method {name!r}, "
                     "which nothing triggers any more; the graph has changed"
                 )
-            self._require_result(name, done.event.result)
+            self.require_result(name, done.event.result)
             repeat(done.event)
 
-    def _require_result(self, name: str, result: object) -> None:
+    def require_result(self, name: str, result: object) -> None:
         """Raise NotResumable if a method receives ``result``, but the log cannot restore this result.
 
         ``name`` is the name of the method that returned ``result``. Methods that wait for a router receive its label.
-        But if the answer of a person chose the label, they receive the value that the person reviewed.
+        If ``result`` is feedback, they receive the value that the feedback is about.
         """
-        if self._graph.methods[name].is_router:
-            result = result.output if isinstance(result, HumanFeedbackResult) and result.outcome is not None else None
-        takers = [method.name for method in self._waiting.get(name, ()) if method.takes_result]
+        triggers = [name]
+        if isinstance(result, HumanFeedbackResult):
+            triggers.append(result.outcome or name)
+            result = result.output
+        elif self._graph.methods[name].is_router:
+            return
+        takers = [method.name for each in triggers for method in self._waiting.get(each, ()) if method.takes_result]
         if takers and isinstance(result, RecordedObject | RecordedModel):
             kind = result.type if isinstance(result, RecordedObject) else result.recorded_type
             raise NotResumable(
@@ -129,6 +133,7 @@ def run_method(
     *,
     triggered_by: tuple[str, ...] = (),
     complete: Complete | None = None,
+    check: Callable[[str, object], None] | None = None,
 ) -> Observable[Event]:
     """Return the events of one call. If the call succeeds, the last event is :class:`MethodFinished`, with the result.
 
@@ -149,6 +154,8 @@ def run_method(
     A generator of text is treated like an Observable. But if the generator returns a value other than None, this value
     is the result. A streaming output is read, and its result is the result of the method. Any other return value is
     itself the result.
+
+    ``check`` is called with the name of the method and the result. If it raises an error, the call fails.
     """
 
     async def work(emitter: Emitter) -> None:
@@ -164,6 +171,8 @@ def run_method(
                 result = await _call(emitter, bound, arguments, keywords)
             if complete is not None:
                 result = await complete(emitter, method, result)
+            if check is not None:
+                check(method.name, result)
         label = read_label(result) if method.is_router else None
         emitter.on_next(MethodFinished(origin=emitter.origin, result=result, label=label))
 

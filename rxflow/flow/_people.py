@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,7 +47,7 @@ class AsksPeople:
     """
 
     _record: Record
-    _keeper: StateKeeper
+    _keeper: StateKeeper | None = None  # None until the first run
 
     @abstractmethod
     def _read_state(self) -> State:
@@ -70,7 +71,7 @@ class AsksPeople:
             that there is no input.
 
         Raises:
-            RuntimeError: the calling code does not belong to a run.
+            RuntimeError: the calling code does not belong to a run, or this flow has never run.
             TypeError: ``timeout`` is not a time.
         """
         return cast("str | None", run_blocking(self._ask(message, timeout, metadata), InputReceived).value)
@@ -94,6 +95,10 @@ class AsksPeople:
     def _ask(self, message: str, timeout: Seconds | None, metadata: Mapping[str, Any] | None) -> EventStream[Event]:
         if current_emitter() is None:
             raise RuntimeError("ask() must be called in a method of a running flow; no run is active here")
+        keeper = self._keeper
+        if keeper is None:
+            name = type(self).__name__
+            raise RuntimeError(f"ask() must be called in a method of a running flow; this {name} has not run")
         question: Question[str | None] = Question(
             kind="input",
             message=message,
@@ -104,7 +109,7 @@ class AsksPeople:
         )
 
         async def save(emitter: Emitter) -> None:
-            await self._keeper.save_before_a_wait(emitter, self._read_state)
+            await keeper.save_before_a_wait(emitter, self._read_state)
 
         return EventStream(lambda scope: asking(scope, question, before=save))
 
@@ -259,12 +264,19 @@ async def _choose(emitter: Emitter, feedback: Feedback, labels: Sequence[str], w
     try:
         return str(read_json(outcome, said).outcome)  # type: ignore[attr-defined]
     except ValidationError:
-        named = [label for label in labels if label.casefold() in said.casefold()]
+        named = _find_labels(labels, said)
     if len(named) == 1:
-        return named[0]
+        return named.pop()
     if feedback.default_outcome is not None:
         return feedback.default_outcome
     raise ValueError(f"the feedback {words!r} means none of {list(labels)} to the model, which answered {said[:200]!r}")
+
+
+def _find_labels(labels: Sequence[str], said: str) -> set[str]:
+    """Return the labels that ``said`` contains as whole words. A label inside a longer one does not count."""
+    known = {label.casefold(): label for label in labels}
+    longest_first = "|".join(re.escape(name) for name in sorted(known, key=len, reverse=True))
+    return {known[name] for name in re.findall(rf"(?<![\w-])(?:{longest_first})(?![\w-])", said.casefold())}
 
 
 async def _ask_model(emitter: Emitter, llm: LLM, outcome: type[BaseModel], labels: Sequence[str], words: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, cast
 from uuid import uuid4
@@ -33,7 +33,10 @@ def create_state(given: object, where: str) -> State:
         ValueError: a field of the model class, other than ``id``, has no default.
     """
     state = _create_state(given, where)
-    return state if read_id(state) else _fill_id(state)
+    try:
+        return state if read_id(state) else give_new_id(state)
+    except ValueError:  # the state has no id until the inputs have one
+        return state
 
 
 def _create_state(given: object, where: str) -> State:
@@ -51,7 +54,8 @@ def _create_state(given: object, where: str) -> State:
             raise ValueError(
                 f"{where}: each field of the state {given.__name__} needs a default; missing: {', '.join(required)}"
             )
-        return _add_id(given)(**({"id": str(uuid4())} if _needs_id(given) else {}))
+        # The id is passed by the name of its field, which may have an alias.
+        return given.model_validate({"id": str(uuid4())}, by_name=True) if _needs_id(given) else _add_id(given)()
     raise TypeError(f"{where}: initial_state must be a pydantic model, a dict, or an instance of one; got {given!r}")
 
 
@@ -67,12 +71,12 @@ def merge_inputs(state: State, inputs: Mapping[str, Any]) -> State:
     """
     if not isinstance(inputs, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"inputs must be a dict or another mapping of names to values; got {inputs!r}")
-    if "id" in inputs and inputs["id"] is None:
-        inputs = {name: value for name, value in inputs.items() if name != "id"}
+    id_names = _find_id_names(state)
+    inputs = {name: value for name, value in inputs.items() if name not in id_names or value is not None}
     if not inputs:
         return state
     if isinstance(state, dict):
-        return state | dict(inputs)
+        return state | inputs
     model = type(state)
     names = {alias: name for name, field in model.model_fields.items() for alias in _iterate_aliases(field)}
     named = {names.get(key, key): value for key, value in inputs.items()}
@@ -83,6 +87,54 @@ def merge_inputs(state: State, inputs: Mapping[str, Any]) -> State:
         return _remake(state, {**dict(state), **known}, model)
     except ValidationError as error:
         raise ValueError(f"Invalid inputs for structured state: {error}") from error
+
+
+def copy_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of ``values``, in which the dicts, lists, tuples and sets are copies too.
+
+    Other objects are not copied: some cannot be, and a program may look at an object after the run.
+    """
+    return {name: _copy_containers(value, {}) for name, value in values.items()}
+
+
+def _copy_containers(value: object, copies: dict[int, object]) -> object:
+    """Return ``value`` with copied containers. ``copies`` has the copies so far, by the id of the original."""
+    key = id(value)
+    if key in copies:
+        return copies[key]
+    if type(value) is dict:
+        items = cast(dict[object, object], value).items()
+        copies[key] = copied = dict[object, object]()
+        copied.update((name, _copy_containers(each, copies)) for name, each in items)
+        return copied
+    if type(value) is list:
+        copies[key] = listed = list[object]()
+        listed.extend(_copy_containers(each, copies) for each in cast(list[object], value))
+        return listed
+    if type(value) is tuple:
+        return tuple(_copy_containers(each, copies) for each in cast(tuple[object, ...], value))
+    return set(cast(set[object], value)) if type(value) is set else value
+
+
+def has_id(state: State, inputs: Mapping[str, Any]) -> bool:
+    """Return whether ``inputs`` have an id for ``state``, under its name or an alias."""
+    return any(inputs.get(name) is not None for name in _find_id_names(state))
+
+
+def give_new_id(state: State) -> State:
+    """Return ``state`` with a new id.
+
+    Raises:
+        ValueError: the model does not accept a text as its id, for example because the field is an int.
+    """
+    own = {**dict(state), "id": str(uuid4())}
+    if isinstance(state, dict):
+        return own
+    try:
+        return _remake(state, own, type(state))
+    except ValidationError as error:
+        name = type(state).__name__
+        raise ValueError(f"a new id cannot be made for {name}: its id is not a text; pass it in the inputs") from error
 
 
 def require_known(state: object, inputs: Mapping[str, Any]) -> None:
@@ -112,26 +164,83 @@ def _iterate_aliases(field: FieldInfo) -> Iterator[str]:
             yield each
 
 
-def replace_state(state: State, saved: Mapping[str, Any]) -> State:
-    """Return the ``saved`` values as a state of the same type as ``state``.
+def _find_id_names(state: State) -> set[str]:
+    """Return the name and the aliases of the id."""
+    field = None if isinstance(state, dict) else type(state).model_fields.get("id")
+    return {"id", *(() if field is None else _iterate_aliases(field))}
+
+
+def replace_state(state: State, saved: Mapping[str, Any], state_id: str) -> State:
+    """Return a copy of the ``saved`` values as a state of the same type as ``state``, with the id ``state_id``.
+
+    If ``state_id`` is empty, the saved id is kept.
 
     Raises:
         ValueError: the saved state does not fit the model, which may have changed.
     """
+    values = copy_values(saved)
+    if state_id:
+        id_names = _find_id_names(state)
+        values = {name: value for name, value in values.items() if name not in id_names} | {"id": state_id}
     if isinstance(state, dict):
-        return dict(saved)
+        return values
     try:
-        return _remake(state, saved, type(state))
+        return _remake(state, _name_fields(type(state), values), type(state))
     except ValidationError as error:
         raise ValueError(f"the saved state does not fit {type(state).__name__}: {error}") from error
 
 
+def _name_fields(model: type[BaseModel], saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ``saved`` values under names that ``model`` accepts, without its computed fields."""
+    fields = model.model_fields
+    accepted = {*fields, *(alias for field in fields.values() for alias in _iterate_aliases(field))}
+    written = {field.serialization_alias: name for name, field in fields.items()}
+    computed = {field.alias or name for name, field in model.model_computed_fields.items()} - accepted
+    return {
+        name if name in accepted else written.get(name, name): value
+        for name, value in saved.items()
+        if name not in computed
+    }
+
+
+def resume_state(state: State, recorded: Mapping[str, Any] | None, inputs: Mapping[str, Any], state_id: str) -> State:
+    """Return the state with which a resumed run continues, with the id ``state_id``.
+
+    ``state`` is the initial state, ``inputs`` are the inputs of the run. ``recorded`` is the last recorded state of the
+    run; None if no state was recorded.
+
+    Raises:
+        ValueError: the recorded state or the inputs do not fit the model, which may have changed.
+    """
+    if recorded is None:
+        state = merge_inputs(state, inputs)
+        return replace_state(state, dict(state), state_id)
+    # The record of a dict is complete. The record of a model lacks the fields with ``exclude=True``.
+    return replace_state(state, recorded if isinstance(state, dict) else {**dict(state), **recorded}, state_id)
+
+
 def show_state(state: State) -> dict[str, Any]:
     """Return the state as a dict of values that JSON can represent. Any other value is replaced by its ``str()``."""
+    return cast(dict[str, Any], _show(state, ()))
+
+
+def _show(value: object, around: tuple[int, ...]) -> object:
+    """Return ``value`` for :func:`show_state`. ``around`` has the ids of the containers that ``value`` is in."""
     try:
-        return cast(dict[str, Any], to_jsonable_python(state, fallback=str))
-    except ValueError:  # the state contains itself; replace every value by its str()
-        return {name: str(value) for name, value in dict(state).items()}
+        return to_jsonable_python(value, fallback=str)
+    except ValueError:  # the value is, or contains, bytes that are not UTF-8, or a container that contains itself
+        inside = (*around, id(value))
+        if id(value) in around:
+            return str(value)
+        if isinstance(value, BaseModel):
+            hidden = {name for name, field in type(value).model_fields.items() if field.exclude}
+            return {name: _show(each, inside) for name, each in value if name not in hidden}
+        if isinstance(value, dict):
+            items = cast(dict[object, object], value).items()
+            return {str(name): _show(each, inside) for name, each in items}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [_show(each, inside) for each in cast(Iterable[object], value)]
+        return str(value)
 
 
 def read_id(state: State) -> str:
@@ -169,17 +278,6 @@ def _is_untouched(made: BaseModel, name: str, private: ModelPrivateAttr) -> bool
         return is_like or bool(value == default)
     except Exception:  # noqa: BLE001 - raised by a user's __eq__, or by a factory that needs arguments
         return False
-
-
-def _fill_id(state: State) -> State:
-    """Return ``state`` with a new id. If the model does not accept a text as its id, return ``state`` itself."""
-    own = {**dict(state), "id": str(uuid4())}
-    if isinstance(state, dict):
-        return own
-    try:
-        return _remake(state, own, type(state))
-    except ValidationError:  # the field ``id`` has another type, such as int
-        return state
 
 
 def _needs_id(model: type[BaseModel]) -> bool:

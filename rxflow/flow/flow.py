@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
-import sys
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, cast, get_args, get_origin
-from uuid import uuid4
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
@@ -24,11 +21,9 @@ from rxflow._streaming import (
     Emitter,
     EventStream,
     FlowStreamingOutput,
-    Journal,
     NotResumable,
     RunPart,
     Scope,
-    Step,
     StreamSession,
     Who,
     chunks,
@@ -37,11 +32,23 @@ from rxflow._streaming import (
     run_async,
     run_blocking,
 )
-from rxflow._text import display_html, draw_card, draw_frame
+from rxflow._text import display_html, draw_card, draw_frame, has_browser
 from rxflow.flow._flow_run import Record, merge_along
 from rxflow.flow._graph import Graph, Method, and_, listen, or_, read_graph, router, start
 from rxflow.flow._people import AsksPeople, ask_for_feedback
-from rxflow.flow._state import FlowState, State, create_state, merge_inputs, read_id, replace_state, show_state
+from rxflow.flow._state import (
+    FlowState,
+    State,
+    copy_values,
+    create_state,
+    give_new_id,
+    has_id,
+    merge_inputs,
+    read_id,
+    replace_state,
+    resume_state,
+    show_state,
+)
 from rxflow.flow.persistence import RULE_ATTRIBUTE, FlowPersistence, StateKeeper
 from rxflow.types import Event, FlowFinished, StateChanged, StreamChunk, UsageMetrics
 
@@ -165,7 +172,8 @@ class Flow(AsksPeople, Generic[S]):
         method also works inside a running event loop, as in a notebook.
 
         If the flow has a store, ``inputs["id"]`` continues with the state that was saved under this id. To begin with a
-        copy of a saved state, pass the id of that state as ``restore_from_state_id``. The copy gets a new id.
+        copy of a saved state, pass the id of that state as ``restore_from_state_id``. The copy gets the id in
+        ``inputs``, or else a new id. A new id is a text, so a copy with an id of another type needs one in ``inputs``.
 
         Raises:
             ValueError: ``inputs`` do not fit the state, or the flow has no method to run. Also raised if
@@ -199,7 +207,7 @@ class Flow(AsksPeople, Generic[S]):
         self._require_methods()
         self._require_store(restore_from_state_id)
         merge_inputs(self._create_state(), inputs or {})
-        return EventStream(lambda scope: self._twin()._run(scope, inputs or {}, restore_from_state_id))
+        return EventStream(lambda scope: self._twin()._run(scope, copy_values(inputs or {}), restore_from_state_id))
 
     def observe(
         self, inputs: Inputs | None = None, *, restore_from_state_id: str | None = None
@@ -249,7 +257,7 @@ class Flow(AsksPeople, Generic[S]):
         path = path.resolve()
         page = self._draw_page()
         path.write_text(page, encoding="utf-8")
-        if show and not display_html(draw_frame(page, f"The graph of {type(self).__name__}")) and _has_browser():
+        if show and not display_html(draw_frame(page, f"The graph of {type(self).__name__}")) and has_browser():
             webbrowser.open(path.as_uri())
         return path
 
@@ -309,92 +317,91 @@ class Flow(AsksPeople, Generic[S]):
             if not self._running.take():
                 raise self._describe_busy()
             idle_again = Cleanup(self._running.give_back)
-            self._keeper = keeper = self._keep_state()
             try:
-                if restore_from is not None:
-                    self._state = merge_inputs(self._state, {"id": str(uuid4())})
-                self._state = merge_inputs(self._state, inputs)
-                has_source = restore_from is not None or inputs.get("id") is not None
-                is_restored = keeper.has_stores and has_source
-                journal, step = scope.run.journal, scope.step
-                if journal is not None:
-                    step = journal.next_step(scope.step, self.name or type(self).__name__)
-                    has_begun = self._go_on(journal, step)
-                    if scope.is_outermost and not has_begun:
-                        raise NotResumable(self._describe_other(journal))
-                    is_restored = not has_begun and is_restored
+                events = self._merge_methods(scope, inputs, restore_from, idle_again)
+                is_verbose = self.verbose and not scope.is_logged
+                return connect(log_events(events) if is_verbose else events, observer, scheduler)
             except BaseException:
                 idle_again.dispose()
                 raise
 
-            async def restore(emitter: Emitter) -> None:
-                await self._restore(emitter, keeper, inputs, restore_from)
-
-            async def complete(emitter: Emitter, method: Method, result: Any) -> Any:
-                if method.feedback is not None:
-                    result = await ask_for_feedback(emitter, self, method.name, method.feedback, result)
-                    self._record.feedback.append(result)
-                state = show_state(self._state)
-                if state != self._record.state:
-                    self._record.state = state
-                    emitter.on_next(StateChanged(origin=emitter.origin, state=state))
-                await keeper.save(emitter, method.name, self._read_state)
-                return result
-
-            name = self.name or type(self).__name__
-            span = scope.within(name, flow_name=name, flow_id=self.flow_id, flow_method="")
-            inner = span.with_own_ledger().at_step(step)
-            if journal is not None:
-                for usage, cost in journal.usage_of_done(step):
-                    inner.ledger.note(usage, cost)
-            provider = self._provider()
-            if provider is not None:
-                inner = inner.with_answerer(provider)
-            if self.verbose:
-                inner = inner.mark_logged()
-            self._record = Record(ledger=inner.ledger, state=show_state(self._state))
-            events = merge_along(
-                self._graph,
-                lambda method: getattr(self, method),
-                inner,
-                inputs=inputs,
-                max_method_calls=self.max_method_calls,
-                record=self._record,
-                prepare=restore if is_restored else None,
-                complete=complete,
-                held=idle_again,
-            )
-            is_verbose = self.verbose and not scope.is_logged
-            return connect(log_events(events) if is_verbose else events, observer, scheduler)
-
         return RunPart(subscribe)
 
-    def _go_on(self, journal: Journal, step: Step) -> bool:
-        """Return whether the flow had started before the run was resumed. If it had, restore its state."""
-        started = journal.find_start(step)
-        if started is not None:
-            known = journal.state_of(step) or started.inputs
-            self._state = replace_state(self._state, {**dict(self._state), **known, "id": started.origin.flow_id})
-        return started is not None
+    def _merge_methods(
+        self, scope: Scope, inputs: Inputs, restore_from: str | None, held: DisposableBase
+    ) -> Observable[Event]:
+        """Set the state for a run, and return the run's events. ``held`` is disposed when the run ends."""
+        name = self.name or type(self).__name__
+        self._keeper = keeper = self._keep_state()
+        is_restored = keeper.has_stores and (restore_from is not None or has_id(self._state, inputs))
+        if restore_from is not None and not has_id(self._state, inputs):
+            self._state = give_new_id(self._state)
+        self._state = merge_inputs(self._state, inputs)
+        journal, step = scope.run.journal, scope.step
+        if journal is not None:
+            step = journal.next_step(step, name)
+            started = journal.find_start(step)
+            if started is not None:
+                self._state = resume_state(self._state, journal.state_of(step), started.inputs, started.origin.flow_id)
+                # Methods begin after the saved state was restored. A method that has begun may have saved another one.
+                is_restored = is_restored and not journal.find_begun(step)
+            elif scope.is_outermost:
+                raise NotResumable(self._describe_other(journal.flow_names))
 
-    async def _restore(self, emitter: Emitter, keeper: StateKeeper, inputs: Inputs, restore_from: str | None) -> None:
+        async def complete(emitter: Emitter, method: Method, result: Any) -> Any:
+            if method.feedback is not None:
+                result = await ask_for_feedback(emitter, self, method.name, method.feedback, result)
+                self._record.feedback.append(result)
+            self._emit_state_change(emitter)
+            await keeper.save(emitter, method.name, self._read_state)
+            return result
+
+        inner = scope.within(name, flow_name=name, flow_id=self.flow_id, flow_method="")
+        inner = inner.with_own_ledger().at_step(step)
+        if journal is not None:
+            for usage, cost in journal.usage_of_done(step):
+                inner.ledger.note(usage, cost)
+        provider = self._provider()
+        if provider is not None:
+            inner = inner.with_answerer(provider)
+        if self.verbose:
+            inner = inner.mark_logged()
+        self._record = Record(ledger=inner.ledger, state=show_state(self._state))
+        return merge_along(
+            self._graph,
+            lambda method: getattr(self, method),
+            inner,
+            inputs=inputs,
+            max_method_calls=self.max_method_calls,
+            record=self._record,
+            prepare=partial(self._restore, keeper, inputs, restore_from) if is_restored else None,
+            complete=complete,
+            held=held,
+        )
+
+    def _emit_state_change(self, emitter: Emitter) -> None:
+        """Emit StateChanged if the state has changed since the last one, or since the start of the run."""
+        state = show_state(self._state)
+        if state != self._record.state:
+            self._record.state = state
+            emitter.on_next(StateChanged(origin=emitter.origin, state=state))
+
+    async def _restore(self, keeper: StateKeeper, inputs: Inputs, restore_from: str | None, emitter: Emitter) -> None:
         """Restore the saved state with the current id, and merge ``inputs`` in. If none was saved, change nothing."""
-
-        def read(saved: Mapping[str, Any]) -> State:
-            return replace_state(self._state, {**saved, "id": self.flow_id})
-
+        read = partial(replace_state, self._state, state_id=self.flow_id)
         restored = await keeper.load(emitter, restore_from or self.flow_id, read)
         if restored is not None:
             self._state = merge_inputs(restored, inputs)
+            self._emit_state_change(emitter)
         elif restore_from is not None:
             logger.warning(
                 "no saved state %r to restore from; %s starts with a new state", restore_from, type(self).__name__
             )
 
-    def _describe_other(self, journal: Journal) -> str:
+    def _describe_other(self, recorded: list[str]) -> str:
         """Return the error message for a log of another flow. With such a log, all calls would be made again."""
         own = self.name or type(self).__name__
-        names = " and ".join(map(repr, journal.flow_names)) or "none"
+        names = " and ".join(map(repr, recorded)) or "none"
         return (
             f"{own} cannot go on: the log is not of a flow of this name (it has {names}); if the class was renamed, "
             "give it name = … with the old name, or begin a new run"
@@ -441,10 +448,3 @@ def _find_state_argument(cls: type) -> Any:
         if argument is not None:
             return argument
     return None
-
-
-def _has_browser() -> bool:
-    """Return whether a browser can open a window. Without a display, a text browser would take over the terminal."""
-    if sys.platform.startswith(("win", "darwin")):
-        return True
-    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -355,7 +355,7 @@ class Heartbeat(Happened):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateChanged(Happened):
-    """A method changed the flow's state. ``state`` is the whole state, as values that JSON can represent."""
+    """The flow's state was restored or changed. ``state`` is the whole state, as values that JSON can represent."""
 
     state: Mapping[str, Any]
 

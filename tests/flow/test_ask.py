@@ -131,6 +131,27 @@ def test_outside_of_a_run_it_is_an_error() -> None:
         asyncio.run(Asks().ask_async("Topic?"))
 
 
+def test_a_flow_that_never_ran_asks_nothing_in_a_run_of_another() -> None:
+    idle = Asks()
+
+    class Other(Flow):
+        @start()
+        def first(self) -> str | None:
+            return idle.ask("Topic?")
+
+    with pytest.raises(RuntimeError, match="must be called in a method of a running flow; this Asks has not run"):
+        Other(input_provider=lambda _: "tides").kickoff()
+
+
+def test_after_a_provider_that_cannot_answer_the_flow_runs_with_another() -> None:
+    flow = provided("tides")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    for _ in range(2):
+        with pytest.raises(TypeError, match="tides"):
+            flow.kickoff()
+    flow.input_provider = lambda _: "tides"
+    assert flow.kickoff() == "tides"
+
+
 def test_a_flow_may_have_a_method_called_ask() -> None:
     class Own(Flow):
         @start()

@@ -8,7 +8,7 @@ import pytest
 import reactivex
 
 from rxflow import operators as ops
-from rxflow.flow import Flow, HumanFeedbackResult, human_feedback, listen, router, start
+from rxflow.flow import Flow, HumanFeedbackResult, human_feedback, listen, or_, router, start
 from rxflow.testing import ScriptedLLM
 from rxflow.types.answers import HumanFeedbackPending, RunPaused
 from rxflow.types.events import FlowFinished, FlowPaused, InputRequested, LLMFinished, MethodFinished
@@ -91,6 +91,35 @@ def test_words_that_mean_nothing_to_the_model_are_the_default_else_an_error(said
     error = reviewing("Hm", choosing(ScriptedLLM([said]))).error
     assert isinstance(error, ValueError)
     assert "the feedback 'Hm' means none of ['approved', 'again'] to the model" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("said", "result"),
+    [
+        ("I do not know", "default"),
+        ("Yes and no", "default"),
+        ("No.", "no"),
+        ("not sure", "not sure"),
+        ("It is *Not Sure*, or so it seems", "not sure"),
+        ("sure", "sure"),
+        ("not sure, but sure", "default"),
+        ("no-one", "default"),
+    ],
+)
+def test_a_model_names_a_label_by_whole_words_and_the_longest_counts(said: str, result: str) -> None:
+    labels = ["yes", "no", "sure", "not sure", "default"]
+
+    class Choice(Flow):
+        @start()
+        @human_feedback("Good?", emit=labels, llm=ScriptedLLM([said]), default_outcome="default")
+        def draft(self) -> str:
+            return "draft"
+
+        @listen(or_(*labels))
+        def follow(self, reviewed: HumanFeedbackResult) -> str | None:
+            return reviewed.outcome
+
+    assert reviewing("Hm", Choice).one(FlowFinished).result == result
 
 
 def test_a_model_that_fails_fails_the_method() -> None:

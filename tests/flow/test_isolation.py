@@ -10,9 +10,10 @@ import pytest
 import reactivex
 
 from rxflow.flow import Flow, listen, start
+from rxflow.types.events import FlowFinished
 from rxflow.types.streaming import StreamChunk
 from tests.gate import PATIENCE_S
-from tests.signals import signals_of
+from tests.signals import outcome, signals_of
 from tests.spans import ranked
 from tests.team import crew_saying
 
@@ -84,6 +85,34 @@ def test_two_subscriptions_of_one_flow_see_only_their_own_run() -> None:
     ids = [{chunk.flow_id for chunk in signals.items} for signals in (one, other)]
     assert [len(each) for each in ids] == [1, 1]
     assert ids[0] != ids[1]
+
+
+def test_two_subscriptions_of_one_flow_do_not_share_what_their_inputs_hold() -> None:
+    class Adds(Flow):
+        @start()
+        def add(self) -> Any:
+            self.state["lists"]["a"][0].append(1)
+            self.state["others"].add(len(self.state["others"]))
+            return self.state["lists"], self.state["others"]
+
+    inner: list[int] = []
+    inputs = {"lists": {"a": (inner,)}, "others": {7}}
+    events = Adds().events(inputs)
+    results = [outcome(events).one(FlowFinished).result for _ in range(2)]
+    assert results == [({"a": ([1],)}, {1, 7})] * 2
+    assert inputs == {"lists": {"a": ([],)}, "others": {7}}
+
+
+def test_inputs_that_hold_themselves_are_copied_as_such() -> None:
+    class Finds(Flow):
+        @start()
+        def find(self) -> Any:
+            return self.state["ring"], self.state["ring"][0]
+
+    ring: list[Any] = []
+    ring.append(ring)
+    outer, inner = outcome(Finds().events({"ring": ring})).one(FlowFinished).result
+    assert outer is inner is not ring
 
 
 def test_the_failure_of_one_flow_does_not_touch_another() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, computed_field
 
 from rxflow.flow import Flow, listen, router, start
 from rxflow.flow.persistence import FlowPersistence, PersistenceError, SQLiteFlowPersistence, persist
@@ -229,6 +229,80 @@ def test_a_fork_may_be_given_its_id(sqlite: SQLiteFlowPersistence) -> None:
     asyncio.run(fork.kickoff_async({"id": "mine"}, restore_from_state_id=source.flow_id))
     assert fork.flow_id == "mine"
     assert (sqlite.load_state("mine") or {})["count"] == 2
+
+
+class TestAnIdWithAnAlias:
+    class Required(Count):
+        id: str = Field(alias="ID")
+
+    class Optional(Count):
+        id: str = Field(default="", alias="ID")
+
+    class OneOfTwo(Count):
+        id: str = Field(default="", validation_alias=AliasChoices("Id", "ID"))
+
+    @pytest.mark.parametrize("model", [Required, Optional, OneOfTwo])
+    def test_continues_under_either_name(self, sqlite: SQLiteFlowPersistence, model: type[Count]) -> None:
+        saved = saved_by(sqlite)
+        inputs: list[dict[str, Any]] = [{"ID": "one"}, {"id": "one"}, {"ID": "one"}]
+        assert [saved(initial_state=model).kickoff(each) for each in inputs] == [1, 2, 3]
+
+    @pytest.mark.parametrize("model", [Required, Optional, OneOfTwo])
+    def test_of_none_stands_for_none(self, sqlite: SQLiteFlowPersistence, model: type[Count]) -> None:
+        flow = saved_by(sqlite)(initial_state=model)
+        before = flow.flow_id
+        assert flow.kickoff({"ID": None}) == 1
+        assert (flow.flow_id, bool(before)) == (before, True)
+
+    @pytest.mark.parametrize("model", [Required, Optional, OneOfTwo])
+    @pytest.mark.parametrize("inputs", [{}, {"ID": "two"}, {"id": "two"}])
+    def test_is_a_new_one_in_a_copy(
+        self, sqlite: SQLiteFlowPersistence, model: type[Count], inputs: dict[str, Any]
+    ) -> None:
+        saved = saved_by(sqlite)
+        saved(initial_state=model).kickoff({"ID": "one"})
+        fork = saved(initial_state=model)
+        assert fork.kickoff(inputs, restore_from_state_id="one") == 2
+        assert (fork.flow_id == "two") is bool(inputs)
+        assert fork.flow_id != "one"
+        assert (sqlite.load_state("one") or {})["count"] == 1
+
+
+def test_a_model_that_writes_other_fields_than_it_reads_is_restored(sqlite: SQLiteFlowPersistence) -> None:
+    class Differs(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        count: int = Field(default=0, serialization_alias="Count")
+        notes: list[str] = []
+
+        @computed_field  # type: ignore[prop-decorator]
+        @property
+        def twice(self) -> int:
+            return 2 * self.count
+
+        @computed_field(alias="Thrice")  # type: ignore[prop-decorator]
+        @property
+        def thrice(self) -> int:
+            return 3 * self.count
+
+    saved = saved_by(sqlite)
+    assert [saved(initial_state=Differs).kickoff({"id": "one"}) for _ in range(2)] == [1, 2]
+    assert (sqlite.load_state("one") or {})["Thrice"] == 6
+
+
+def test_a_copy_whose_id_is_a_number_is_given_its_id(sqlite: SQLiteFlowPersistence) -> None:
+    class Numbered(Count):
+        id: int = 7
+
+    saved = saved_by(sqlite)
+    assert saved(initial_state=Numbered).kickoff() == 1
+    fork = saved(initial_state=Numbered)
+    assert fork.kickoff({"id": 8}, restore_from_state_id="7") == 2
+    assert (fork.flow_id, (sqlite.load_state("7") or {})["count"]) == ("8", 1)
+    refused = saved(initial_state=Numbered)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"a new id cannot be made for Numbered: .* pass it in the inputs"):
+            refused.kickoff(restore_from_state_id="7")
+    assert refused.kickoff({"id": 8}) == 3
 
 
 def test_a_session_of_frames_may_begin_with_a_copy(sqlite: SQLiteFlowPersistence) -> None:
