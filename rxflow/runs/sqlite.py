@@ -118,11 +118,17 @@ class SQLiteLog(Store):
     def wait(self, run_id: str, after: int) -> Future[None]:
         waiting: Future[None] = Future()
 
-        def add() -> None:
-            self._waiting.setdefault(run_id, []).append((after, waiting))
-            self._wake_ready(run_id)
+        def add(found: Future[int | None]) -> None:
+            # Called after the transaction, in the store's thread. If the job was refused, called in any thread.
+            last = None if found.exception() is not None else found.result()
+            if last is None or last > after:
+                wake(waiting)  # after an error too: the reader reads again, and gets the error itself
+            else:
+                self._waiting.setdefault(run_id, []).append((after, waiting))
 
-        self._submit(_Job(add, Future()))
+        job = _Job(lambda: self._tables.find_last(run_id), Future())
+        job.future.add_done_callback(add)
+        self._submit(job)
         return waiting
 
     def note(self, run_id: str, note: Note) -> Future[None]:

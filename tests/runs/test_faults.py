@@ -218,6 +218,35 @@ class TestSQLite:
         with pytest.raises(StoreError, match=r"runs.db is closed$"):
             runs.list()
 
+    def test_a_reader_that_begins_to_wait_in_a_locked_file_is_woken(self, tmp_path: Path) -> None:
+        is_busy, may_go_on = Gate(), Gate()
+
+        def hold_up(_: Note) -> None:
+            """Hold up the store's thread, so that it does the jobs that follow in one transaction."""
+            is_busy.open()
+            may_go_on.wait()
+
+        with (
+            Runs(SQLiteLog(tmp_path / "runs.db", busy_s=0.1)) as runs,
+            closing(sqlite3.connect(tmp_path / "runs.db", isolation_level=None)) as holder,
+        ):
+            runs.store.claim("r", RunSpec(), hold_up).result()
+            runs.store.note("r", Note("reader", 1, "someone")).result()
+            is_busy.wait()
+            holder.execute("BEGIN IMMEDIATE")
+            noted = runs.store.note("r", Note("reader", 1, "someone"))
+            waiting = runs.store.wait("r", -1)
+            may_go_on.open()
+            with pytest.raises(StoreError, match=r"runs.db is locked: another process holds it"):
+                noted.result(20)
+            waiting.result(20)  # it may read now, and gets the error if there is one
+            holder.execute("ROLLBACK")
+
+    def test_so_is_one_that_begins_to_wait_in_a_closed_store(self, tmp_path: Path) -> None:
+        with Runs(f"sqlite:///{tmp_path}/runs.db") as runs:
+            runs.store.append(Writer("r"), chunks(0, 3)).result()
+        runs.store.wait("r", 2).result(20)
+
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
     def test_a_store_whose_thread_has_died_does_not_blame_another_process(self, tmp_path: Path) -> None:
         def die(_: Note) -> None:
