@@ -229,16 +229,14 @@ class SQLiteLog(Store):
         written = {job.run_id: None for job in jobs if job.run_id}
         outcomes: list[tuple[_Job, Any, Exception | None]] = []
         try:
-            self._tables.db.execute("BEGIN IMMEDIATE" if written else "BEGIN")
-            for job in jobs:
-                try:
-                    outcomes.append((job, job.function(), None))
-                except (LookupError, ValueError, TypeError, StoreError) as error:
-                    outcomes.append((job, None, error))
-            self._tables.db.execute("COMMIT")
+            with self._tables.db as db:  # commits the transaction, or rolls it back after an error
+                db.execute("BEGIN IMMEDIATE" if written else "BEGIN")
+                for job in jobs:
+                    try:
+                        outcomes.append((job, job.function(), None))
+                    except (LookupError, ValueError, TypeError, StoreError) as error:
+                        outcomes.append((job, None, error))
         except sqlite3.Error as error:
-            with suppress(sqlite3.Error):  # SQLite may have rolled back already; ROLLBACK then fails
-                self._tables.db.execute("ROLLBACK")
             outcomes = [(job, None, self._tables.translate(error)) for job in jobs]
         for job, result, failure in outcomes:
             if failure is None:
@@ -252,9 +250,9 @@ class SQLiteLog(Store):
                 self._hand_on_notes()
 
     def _renew(self) -> None:
-        self._tables.db.execute("BEGIN IMMEDIATE")
-        gone = [run_id for run_id, (writer, _) in self._claims.items() if not self._tables.renew(writer)]
-        self._tables.db.execute("COMMIT")
+        with self._tables.db as db:  # commits the transaction, or rolls it back after an error
+            db.execute("BEGIN IMMEDIATE")
+            gone = [run_id for run_id, (writer, _) in self._claims.items() if not self._tables.renew(writer)]
         for run_id in gone:
             _, on_note = self._claims.pop(run_id)
             on_note(Note("cancel", "another worker has taken over, or the run was forgotten"))

@@ -20,11 +20,11 @@ from redis.commands.core import AsyncScript
 
 from rxflow.operators._core.run_log import MAX_EVENT_BYTES, End, Note, RunSpec, Status, Writer
 from rxflow.runs import EventTooLargeError, NotTheWriterError, RunExistsError, RunLost, Runs, SQLiteLog, StoreError
-from rxflow.runs.sqlite_tables import APPLICATION_ID
+from rxflow.runs.sqlite_tables import APPLICATION_ID, Tables
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import Custom
 from tests.gate import Gate
-from tests.runs.conftest import ROOT
+from tests.runs.conftest import LEASE_S, ROOT
 from tests.runs.flows import Count, Endless, Twice
 from tests.runs.redis_server import RedisServer
 from tests.signals import signals_of
@@ -246,6 +246,20 @@ class TestSQLite:
         with Runs(f"sqlite:///{tmp_path}/runs.db") as runs:
             runs.store.append(Writer("r"), chunks(0, 3)).result()
         runs.store.wait("r", 2).result(20)
+
+    def test_a_renewal_that_fails_stops_no_run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        has_failed = Gate()
+
+        def fail(*_: object) -> bool:
+            has_failed.open()
+            raise sqlite3.OperationalError("disk I/O error")
+
+        with Runs(f"sqlite:///{tmp_path}/runs.db", lease=LEASE_S) as runs:
+            monkeypatch.setattr(Tables, "renew", fail)
+            (writer, _) = runs.store.claim("r", RunSpec(), lambda note: None).result()
+            has_failed.wait()
+            runs.store.append(writer, chunks(0, 3)).result(20)
+            assert runs.store.look_up("r").result().last == 2
 
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
     def test_a_store_whose_thread_has_died_does_not_blame_another_process(self, tmp_path: Path) -> None:
