@@ -296,10 +296,11 @@ class RedisLog(Store):
             raise RunExistsError(is_running(run_id))
         if reply[0] == b"unknown":
             raise no_such_run(run_id)
-        writer = Writer(run_id, writer.id, int(reply[1]))
+        head = read_head(run_id, dict(zip(reply[1::2], reply[2::2], strict=True)), is_leased=True)
+        writer = Writer(run_id, writer.id, head.generation)
         self._claims[run_id] = writer, on_note
         self._keep_doing(self._renew, self._hear_notes)
-        return writer, await self._look_up(run_id)
+        return writer, head
 
     async def _read(self, run_id: str, after: int, limit: int) -> Page:
         async def read() -> Any:

@@ -92,7 +92,7 @@ local head = redis.call('HMGET', run, 'status', 'generation', 'writer')
 local generation = 1
 if head[3] == writer then  -- the reply to the same claim was lost
   redis.call('SET', lease, writer, 'PX', lease_ms)
-  return {'ok', head[2]}
+  return {'ok', unpack(redis.call('HGETALL', run))}
 end
 if spec ~= '' then
   if head[1] then return {'exists'} end
@@ -110,7 +110,7 @@ redis.call('SET', lease, writer, 'PX', lease_ms)
 for _, key in ipairs({run, log}) do
   if keep_ms ~= '' then redis.call('PEXPIRE', key, lease_ms + keep_ms) else redis.call('PERSIST', key) end
 end
-return {'ok', generation}
+return {'ok', unpack(redis.call('HGETALL', run))}
 """
 RENEW = """
 local run, log, lease = 'rxflow:run:' .. ARGV[1], 'rxflow:log:' .. ARGV[1], 'rxflow:lease:' .. ARGV[1]

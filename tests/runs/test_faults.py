@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import redis
 from reactivex import operators as rxops
-from redis.asyncio.client import PubSub
+from redis.asyncio.client import Pipeline, PubSub
 from redis.commands.core import AsyncScript
 
 from rxflow.operators._core.run_log import MAX_EVENT_BYTES, End, Note, RunSpec, Status, Writer
@@ -370,6 +370,26 @@ class TestRedis:
             assert (writer.generation, head.status, len(runs_of_the_script)) == (2, "queued", 2)
             with pytest.raises(RunExistsError):
                 runs.store.claim(run.id, None, lambda note: None).result()
+
+    def test_a_claim_needs_no_second_command_that_could_fail(
+        self, shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A run that was claimed, but not handed to a worker, would be queued forever."""
+
+        async def fail(*_: object, **__: object) -> Any:
+            raise redis.ConnectionError("Redis is gone")
+
+        with Runs(shared_redis.url, lease=LEASE_S) as runs:
+            with monkeypatch.context() as patch:
+                patch.setattr("rxflow.runs.redis.RETRY_S", 0)
+                patch.setattr(Pipeline, "execute", fail)
+                (writer, head) = runs.store.claim("in one step", RunSpec(target="a:b"), lambda note: None).result()
+            assert head == runs.store.look_up("in one step").result()
+            assert (head.status, head.generation, writer.generation) == ("queued", 1, 1)
+            runs.store.append(writer, chunks(0, 3), End("paused")).result()
+            (writer, head) = runs.store.claim("in one step", None, lambda note: None).result()
+            assert head == runs.store.look_up("in one step").result()
+            assert (head.status, head.last, head.generation, writer.generation) == ("queued", 2, 2, 2)
 
     def test_readers_that_come_after_a_failed_one_are_woken(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
