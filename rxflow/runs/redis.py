@@ -399,9 +399,11 @@ class RedisLog(Store):
                             lease_ms = round(self._lease.seconds * 1000)
                             pipe.eval(RENEW, 0, run_id, writer.id, lease_ms, self._keep_ms)
                         renewed: Sequence[Any] = await pipe.execute() if claims else []
-                    for (run_id, (_, on_note)), is_mine in zip(claims, renewed, strict=True):
-                        if not is_mine and self._claims.pop(run_id, None) is not None:
-                            on_note(Note("cancel", "another worker has taken over, or the run was forgotten"))
+                    for (run_id, claim), is_mine in zip(claims, renewed, strict=True):
+                        # This process may have claimed the run again while it waited for the reply.
+                        if not is_mine and self._claims.get(run_id) is claim:
+                            del self._claims[run_id]
+                            claim[1](Note("cancel", "another worker has taken over, or the run was forgotten"))
         finally:
             await own.aclose()
 

@@ -391,6 +391,29 @@ class TestRedis:
             assert head == runs.store.look_up("in one step").result()
             assert (head.status, head.last, head.generation, writer.generation) == ("queued", 2, 2, 2)
 
+    def test_a_late_renewal_of_an_older_generation_does_not_stop_the_newer_one(
+        self, shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        execute: Any = Pipeline.execute
+        notes: list[object] = []
+        is_renewing, may_go_on, has_renewed = Gate(), Gate(), Gate()
+
+        async def hold_up(pipeline: Any, *given: Any, **named: Any) -> Any:
+            if not pipeline.is_transaction:  # only renewals are not
+                (has_renewed if is_renewing.is_open else is_renewing).open()
+                await may_go_on.passed()
+            return await execute(pipeline, *given, **named)
+
+        with Runs(shared_redis.url, lease=0.3) as runs:
+            monkeypatch.setattr(Pipeline, "execute", hold_up)
+            (writer, _) = runs.store.claim("renewed late", RunSpec(), notes.append).result()
+            is_renewing.wait()
+            runs.store.append(writer, [], End("paused")).result()
+            runs.store.claim("renewed late", None, notes.append).result()
+            may_go_on.open()
+            has_renewed.wait(20)
+            assert notes == []
+
     def test_readers_that_come_after_a_failed_one_are_woken(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
