@@ -178,7 +178,8 @@ class RedisLog(Store):
 
     @property
     def _name(self) -> str:
-        return self._url.rpartition("@")[2]  # the address without the user and the password
+        """The address without the user and the password, each of which may also be in the query."""
+        return self._url.partition("?")[0].rpartition("@")[2]
 
     # All methods below run in the store's thread.
 

@@ -20,6 +20,7 @@ from redis.commands.core import AsyncScript
 
 from rxflow.operators._core.run_log import MAX_EVENT_BYTES, End, Note, RunSpec, Status, Writer
 from rxflow.runs import EventTooLargeError, NotTheWriterError, RunExistsError, RunLost, Runs, SQLiteLog, StoreError
+from rxflow.runs.redis import RedisLog
 from rxflow.runs.sqlite_tables import APPLICATION_ID, Tables
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import Custom
@@ -307,6 +308,19 @@ class TestRedis:
     def test_one_that_is_not_there(self) -> None:
         with pytest.raises(StoreError, match=r"^the store 127.0.0.1:1/0 cannot be reached: "):
             Runs("redis://:secret@127.0.0.1:1/0")
+
+    @pytest.mark.parametrize(
+        ("url", "shown"),
+        [
+            ("redis://127.0.0.1:1/0?password=s@cret", "redis://127.0.0.1:1/0"),
+            ("unix:///no/redis.sock?password=s@cret", "unix:///no/redis.sock"),
+            ("unix://someone:s%40cret@/no/redis.sock", "/no/redis.sock"),
+        ],
+    )
+    def test_its_password_is_not_shown(self, url: str, shown: str) -> None:
+        with pytest.raises(StoreError, match=rf"^the store {shown} cannot be reached: ") as raised:
+            Runs(RedisLog(url))
+        assert "cret" not in str(raised.value)
 
     def test_a_store_of_another_version(self, tmp_path: Path) -> None:
         with RedisServer(tmp_path) as server:
