@@ -11,6 +11,7 @@ from concurrent.futures import CancelledError
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import redis
@@ -18,6 +19,7 @@ from reactivex import operators as rxops
 from redis.asyncio.client import Pipeline, PubSub
 from redis.commands.core import AsyncScript
 
+from rxflow import operators as ops
 from rxflow.operators._core.run_log import MAX_EVENT_BYTES, End, Note, RunSpec, Status, Writer
 from rxflow.runs import EventTooLargeError, NotTheWriterError, RunExistsError, RunLost, Runs, SQLiteLog, StoreError
 from rxflow.runs.redis import RedisLog
@@ -94,6 +96,20 @@ class TestPort:
             with pytest.raises(EventTooLargeError, match=r"^event 1 of run 'r' has \d+ bytes; the store takes at most"):
                 runs.store.append(Writer("r"), batch).result()
             assert runs.store.read("r", -1, 10).result().events == batch[:1]
+
+    def test_an_id_that_is_not_a_text_is_refused_before_the_store_gets_it(self, runs: Runs) -> None:
+        """A store that writes for several runs at once would fail for all of them."""
+        wrong: Any = UUID(int=1)
+        for ask in (
+            lambda: runs[wrong],
+            lambda: runs.forget(wrong),
+            lambda: runs.start(Twice(), run_id=wrong),
+            lambda: asyncio.run(runs.start_async(Twice(), run_id=wrong)),
+            lambda: ops.log_to(runs.store, wrong),
+            lambda: ops.from_log(runs.store, wrong),
+        ):
+            with pytest.raises(TypeError, match=r"^run_id must be a string; got UUID\('0000.*'\)$"):
+                ask()
 
     def test_pages_have_so_many_events(self, runs: Runs) -> None:
         runs.store.append(Writer("r"), chunks(0, 10)).result()
