@@ -395,6 +395,8 @@ class Attendance:
                 self._until[reader] = now + seconds
             else:
                 self._until.pop(reader, None)
+            # Drop readers that have vanished. The run may have had other readers since then.
+            self._until = {each: until for each, until in self._until.items() if until > now}
             due = max(self._until.values(), default=now) + self._grace_s
             if due > now:
                 self._wait_until(due)

@@ -1,14 +1,15 @@
-"""Notes and ends that reach a worker while its run begins."""
+"""Notes and ends that reach a worker while its run begins, pauses or is read."""
 
 import threading
 from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from rxflow.operators._core.run_log import Note, OnNote, RunSpec, Writer
 from rxflow.runs import Head, MemoryLog, RunCancelled, Runs
-from rxflow.runs.worker import Workers
+from rxflow.runs.worker import Attendance, Workers
 from tests.gate import Gate
 from tests.runs.flows import Endless
 
@@ -81,3 +82,17 @@ def test_result_gives_up_in_time_although_the_store_wakes_it_early() -> None:
         run = runs.start(Endless())
         with pytest.raises(TimeoutError, match=r"^run '.*' is still running after 0.05 s$"):
             run.result(0.05)
+
+
+def test_a_reader_that_has_vanished_does_not_shorten_the_time_after_the_last_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, absences = SimpleNamespace(now=0.0), list[float]()
+    monkeypatch.setattr("rxflow.runs.worker.time", SimpleNamespace(monotonic=lambda: clock.now))
+    attendance = Attendance(60, lambda: absences.append(clock.now))
+    attendance.note("vanished", 10)
+    attendance.note("leaving", 200)
+    clock.now = 100
+    attendance.note("leaving", 0)
+    attendance.close()
+    assert absences == []
