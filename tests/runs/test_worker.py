@@ -1,15 +1,19 @@
 """Notes and ends that reach a worker while its run begins, pauses or is read."""
 
 import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from rxflow.operators._core.run_log import Note, OnNote, RunSpec, Writer
-from rxflow.runs import Head, MemoryLog, RunCancelled, Runs
+from rxflow.flow import Flow, listen, start
+from rxflow.operators._core.run_log import End, Note, OnNote, RunSpec, Writer, settle
+from rxflow.runs import Head, MemoryLog, Run, RunCancelled, Runs
 from rxflow.runs.worker import Attendance, Workers
+from rxflow.testing import ScriptedLLM
+from rxflow.types import Event
 from tests.gate import Gate
 from tests.runs.flows import Endless
 
@@ -96,3 +100,47 @@ def test_a_reader_that_has_vanished_does_not_shorten_the_time_after_the_last_one
     attendance.note("leaving", 0)
     attendance.close()
     assert absences == []
+
+
+class Patient(Flow):
+    """Asks, and then goes on until it is cancelled."""
+
+    @start()
+    def ask_a_person(self) -> str:
+        return str(self.ask("Go on?"))
+
+    @listen(ask_a_person)
+    async def wait(self) -> Any:
+        return await ScriptedLLM("waiting 600000ms done|").acall("Wait")
+
+
+class Noticing(MemoryLog):
+    """Does something when readers can see that a run has paused, but its worker does not know it yet."""
+
+    def __init__(self, on_pause: Callable[[], Run]) -> None:
+        super().__init__()
+        self.noticed: Future[Run] = Future()
+        self._noticing = threading.Thread(target=settle, args=(self.noticed, on_pause))
+
+    def append(self, writer: Writer, events: Sequence[Event], end: End | None = None) -> Future[None]:
+        appended = super().append(writer, events, end)
+        if end is not None and end.status == "paused":
+            self._noticing.start()
+            self._noticing.join(20)
+        return appended
+
+
+@pytest.mark.parametrize("target", [None, Patient()])
+def test_a_run_can_be_resumed_and_closed_as_soon_as_it_is_seen_to_pause(target: Any) -> None:
+    def resume() -> Run:
+        run = runs.list(status="paused")[0]
+        run.resume({run.pending()[0].request_id: "yes"}, target)
+        return run
+
+    log = Noticing(resume)
+    with Runs(log) as runs:
+        runs.start(Patient())
+        run = log.noticed.result(20)
+        with run.output() as output:
+            assert str(next(iter(output))) == "waiting"
+    assert run.status == "cancelled"
