@@ -10,12 +10,14 @@ import pytest
 
 from rxflow.flow import Flow, listen, start
 from rxflow.operators._core.run_log import End, Note, OnNote, RunSpec, Writer, settle
-from rxflow.runs import Head, MemoryLog, Run, RunCancelled, Runs
+from rxflow.runs import EventsDroppedError, Head, MemoryLog, Page, Run, RunCancelled, Runs
 from rxflow.runs.worker import Attendance, Workers
 from rxflow.testing import ScriptedLLM
 from rxflow.types import Event
+from rxflow.types.chunks import Origin, StreamChunk
+from rxflow.types.events import InputReceived, InputRequested
 from tests.gate import Gate
-from tests.runs.flows import Endless
+from tests.runs.flows import Endless, Twice
 
 
 class Pausing(list[Note]):
@@ -144,3 +146,43 @@ def test_a_run_can_be_resumed_and_closed_as_soon_as_it_is_seen_to_pause(target: 
         with run.output() as output:
             assert str(next(iter(output))) == "waiting"
     assert run.status == "cancelled"
+
+
+class Moving(MemoryLog):
+    """A run that goes on, so that old events are dropped between two reads."""
+
+    def __init__(self, *coming: Sequence[Event]) -> None:
+        super().__init__(max_events=5)
+        self.writer = Writer("r")
+        self._coming = list(coming)
+
+    def read(self, run_id: str, after: int, limit: int) -> Future[Page]:
+        if self._coming:
+            self.append(self.writer, self._coming.pop(0))
+        return super().read(run_id, after, limit)
+
+
+def question(name: str, seq: int) -> InputRequested:
+    return InputRequested(origin=Origin(), request_id=name, seq=seq)
+
+
+TWO_MORE = [StreamChunk(content="so", seq=5), StreamChunk(content="so", seq=6)]
+
+
+def test_questions_are_found_although_older_events_are_dropped_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rxflow.runs.run.PAGE", 1)
+    log = Moving([], TWO_MORE)
+    received = InputReceived(origin=Origin(), request_id="answered", value="yes", seq=1)
+    chunk = StreamChunk(content="so", seq=2)
+    with Runs(log) as runs:
+        log.append(log.writer, [question("answered", 0), received, chunk, question("open", 3), question("new", 4)])
+        assert [request.request_id for request in runs["r"].pending()] == ["open", "new"]
+
+
+def test_a_run_whose_first_events_are_dropped_meanwhile_is_not_resumed() -> None:
+    log = Moving(TWO_MORE)
+    with Runs(log) as runs:
+        (log.writer, _) = log.claim("r", RunSpec(), lambda note: None).result()
+        log.append(log.writer, [question(str(seq), seq) for seq in range(5)], End("failed", ValueError("out of tea")))
+        with pytest.raises(EventsDroppedError, match=r"^run 'r' cannot be resumed: its first events were dropped"):
+            runs["r"].resume(target=Twice())
