@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import closing, suppress
+from functools import partial
 from typing import Any, cast
 
-from rxflow._loops import on_this_loop
+from rxflow._loops import off_the_loop, on_this_loop
 from rxflow._options import Seconds
 from rxflow._streaming import (
     CrewStreamingOutput,
@@ -191,6 +192,8 @@ class Run:
                 continue
             page = await on_this_loop(self._store.read(self.id, _tail_of(head), PAGE))
             if _is_of(page, head):
+                if page.status == "paused":  # the questions are then read from the log, which blocks
+                    return await off_the_loop(partial(self._read_result, page))
                 return self._read_result(page)
 
     def cancel(self, reason: str = "") -> None:

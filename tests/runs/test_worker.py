@@ -1,5 +1,6 @@
 """Notes and ends that reach a worker while its run begins, pauses or is read."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -8,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from rxflow._loops import running_loop
 from rxflow.flow import Flow, listen, start
 from rxflow.operators._core.run_log import End, Note, OnNote, RunSpec, Writer, settle
 from rxflow.runs import EventsDroppedError, Head, MemoryLog, Page, Run, RunCancelled, Runs
 from rxflow.runs.worker import Attendance, Workers
 from rxflow.testing import ScriptedLLM
 from rxflow.types import Event
+from rxflow.types.answers import RunPaused
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import InputReceived, InputRequested
 from tests.gate import Gate
@@ -186,3 +189,49 @@ def test_a_run_whose_first_events_are_dropped_meanwhile_is_not_resumed() -> None
         log.append(log.writer, [question(str(seq), seq) for seq in range(5)], End("failed", ValueError("out of tea")))
         with pytest.raises(EventsDroppedError, match=r"^run 'r' cannot be resumed: its first events were dropped"):
             runs["r"].resume(target=Twice())
+
+
+class Reply(Future[Any]):
+    """A reply of a store, for which a thread may wait, but not an event loop."""
+
+    def result(self, timeout: float | None = None) -> Any:
+        assert self.done() or running_loop() is None, "the event loop is blocked"
+        return super().result(timeout)
+
+
+class Remote(MemoryLog):
+    """Replies a step of the event loop later."""
+
+    loop: asyncio.AbstractEventLoop | None = None
+
+    def read(self, run_id: str, after: int, limit: int) -> Future[Page]:
+        return self._reply(super().read(run_id, after, limit))
+
+    def look_up(self, run_id: str) -> Future[Head]:
+        return self._reply(super().look_up(run_id))
+
+    def _reply(self, found: Future[Any]) -> Future[Any]:
+        if self.loop is None:
+            return found
+        reply = Reply()
+        self.loop.call_soon_threadsafe(lambda: reply.set_result(found.result()))
+        return reply
+
+
+def test_a_paused_run_is_awaited_without_blocking_the_event_loop() -> None:
+    log = Remote()
+
+    async def main() -> None:
+        log.loop = asyncio.get_running_loop()
+        try:
+            with pytest.raises(RunPaused) as raised:
+                await run.result_async()
+        finally:
+            log.loop = None
+        assert [request.message for request in raised.value.pending] == ["Go on?"]
+
+    with Runs(log) as runs:
+        run = runs.start(Patient())
+        with pytest.raises(RunPaused):
+            run.result(20)
+        asyncio.run(main())
