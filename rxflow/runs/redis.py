@@ -344,6 +344,7 @@ class RedisLog(Store):
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.delete(*(f"rxflow:{kind}:{run_id}" for kind in ("run", "log", "lease")))
                 pipe.zrem("rxflow:runs", run_id)
+                pipe.publish(f"rxflow:wake:{run_id}", -1)  # a new run with this id begins to count anew
                 pipe.publish(f"rxflow:wake:{run_id}", "over")
                 await pipe.execute()
 

@@ -462,6 +462,24 @@ class TestRedis:
             for each in waiting:
                 each.result(20)
 
+    def test_a_reader_of_a_new_run_is_not_woken_by_the_forgotten_run_of_the_same_id(
+        self, shared_redis: RedisServer
+    ) -> None:
+        """It would read nothing, wait, and be woken again."""
+        with Runs(shared_redis.url, lease=LEASE_S) as runs:
+            runs.store.append(Writer("twice"), chunks(0, 5)).result()
+            runs.store.wait("twice", -1).result(20)
+            waiting = runs.store.wait("twice", 4)
+            runs.store.look_up("twice").result()  # the store has begun to wait
+            runs.forget("twice")
+            waiting.result(20)
+            for first in range(2):
+                runs.store.append(Writer("twice", "new"), chunks(first, 1)).result()
+                runs.store.wait("twice", first - 1).result(20)
+                waiting = runs.store.wait("twice", first)
+                runs.store.look_up("twice").result()  # the store has begun to wait
+                assert not waiting.done()
+
     def test_closing_the_store_finishes_what_has_begun(self, shared_redis: RedisServer) -> None:
         runs = Runs(shared_redis.url)
         (_, head) = runs.store.claim("held up", RunSpec(), lambda note: None).result()
