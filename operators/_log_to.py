@@ -16,7 +16,7 @@ from rxflow._streaming import DEFAULT_STOP_REASON, Border, current_border
 from rxflow._text import in_words
 from rxflow.operators._core import add_context, through
 from rxflow.operators._core.log_writer import LogWriter
-from rxflow.operators._core.run_log import End, Log, Writer
+from rxflow.operators._core.run_log import End, Log, Writer, check_run_id
 from rxflow.types import Event, Happened, Started, StreamChunk
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ def log_to(log: Log, run_id: str) -> Callable[[Observable[T]], Observable[T]]:
         run_id: the name of the run in the log. Each subscription is a run, so a second subscription is refused.
 
     Raises:
-        TypeError: an item is not an event.
+        TypeError: an item is not an event. Also raised at once, if ``run_id`` is not a string.
         RunExistsError: the log already has a run with this id.
         StoreError: the log cannot be written, or is too slow for the run.
         EventTooLargeError: an event is too large for the log. The events before it are written.
@@ -53,6 +53,8 @@ def log_to(log: Log, run_id: str) -> Callable[[Observable[T]], Observable[T]]:
 
         flow.events().pipe(ops.log_to(log, "trip-7")).subscribe()
     """
+
+    check_run_id(run_id)
 
     def operator(source: Observable[Any]) -> Observable[Any]:
         def subscribe(observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:

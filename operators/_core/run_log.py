@@ -202,6 +202,15 @@ def no_such_run(run_id: str) -> LookupError:
     return LookupError(f"no run {run_id!r}: it never began in this store, or was forgotten")
 
 
+def check_run_id(run_id: object) -> None:
+    """Raise TypeError if ``run_id`` is not a string.
+
+    In a store, a wrong type could also make the jobs of other runs fail.
+    """
+    if not isinstance(run_id, str):
+        raise TypeError(f"run_id must be a string; got {run_id!r}")
+
+
 def check_after(run_id: str, after: int, first: int, last: int) -> None:
     """Check that a log with the events ``first`` to ``last`` can be read after number ``after``.
 

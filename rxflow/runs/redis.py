@@ -178,7 +178,8 @@ class RedisLog(Store):
 
     @property
     def _name(self) -> str:
-        return self._url.rpartition("@")[2]  # the address without the user and the password
+        """The address without the user and the password, each of which may also be in the query."""
+        return self._url.partition("?")[0].rpartition("@")[2]
 
     # All methods below run in the store's thread.
 
@@ -296,10 +297,11 @@ class RedisLog(Store):
             raise RunExistsError(is_running(run_id))
         if reply[0] == b"unknown":
             raise no_such_run(run_id)
-        writer = Writer(run_id, writer.id, int(reply[1]))
+        head = read_head(run_id, dict(zip(reply[1::2], reply[2::2], strict=True)), is_leased=True)
+        writer = Writer(run_id, writer.id, head.generation)
         self._claims[run_id] = writer, on_note
         self._keep_doing(self._renew, self._hear_notes)
-        return writer, await self._look_up(run_id)
+        return writer, head
 
     async def _read(self, run_id: str, after: int, limit: int) -> Page:
         async def read() -> Any:
@@ -342,6 +344,7 @@ class RedisLog(Store):
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.delete(*(f"rxflow:{kind}:{run_id}" for kind in ("run", "log", "lease")))
                 pipe.zrem("rxflow:runs", run_id)
+                pipe.publish(f"rxflow:wake:{run_id}", -1)  # a new run with this id begins to count anew
                 pipe.publish(f"rxflow:wake:{run_id}", "over")
                 await pipe.execute()
 
@@ -398,9 +401,11 @@ class RedisLog(Store):
                             lease_ms = round(self._lease.seconds * 1000)
                             pipe.eval(RENEW, 0, run_id, writer.id, lease_ms, self._keep_ms)
                         renewed: Sequence[Any] = await pipe.execute() if claims else []
-                    for (run_id, (_, on_note)), is_mine in zip(claims, renewed, strict=True):
-                        if not is_mine and self._claims.pop(run_id, None) is not None:
-                            on_note(Note("cancel", "another worker has taken over, or the run was forgotten"))
+                    for (run_id, claim), is_mine in zip(claims, renewed, strict=True):
+                        # This process may have claimed the run again while it waited for the reply.
+                        if not is_mine and self._claims.get(run_id) is claim:
+                            del self._claims[run_id]
+                            claim[1](Note("cancel", "another worker has taken over, or the run was forgotten"))
         finally:
             await own.aclose()
 

@@ -9,7 +9,7 @@ These are the keys; the last entry is a channel. ID stands for the id of a run:
 - ``rxflow:lease:ID``: a key that exists while the lease of the run's worker lasts.
 - ``rxflow:notes``: a stream with the notes for all runs.
 - ``rxflow:wake:ID``: a channel. Each message is the number of the run's last event, or "over" when the run ends, pauses
-  or is forgotten.
+  or is forgotten. If it is forgotten, the message before "over" is -1.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ local head = redis.call('HMGET', run, 'status', 'generation', 'writer')
 local generation = 1
 if head[3] == writer then  -- the reply to the same claim was lost
   redis.call('SET', lease, writer, 'PX', lease_ms)
-  return {'ok', head[2]}
+  return {'ok', unpack(redis.call('HGETALL', run))}
 end
 if spec ~= '' then
   if head[1] then return {'exists'} end
@@ -110,7 +110,7 @@ redis.call('SET', lease, writer, 'PX', lease_ms)
 for _, key in ipairs({run, log}) do
   if keep_ms ~= '' then redis.call('PEXPIRE', key, lease_ms + keep_ms) else redis.call('PERSIST', key) end
 end
-return {'ok', generation}
+return {'ok', unpack(redis.call('HGETALL', run))}
 """
 RENEW = """
 local run, log, lease = 'rxflow:run:' .. ARGV[1], 'rxflow:log:' .. ARGV[1], 'rxflow:lease:' .. ARGV[1]
@@ -231,7 +231,11 @@ class RedisWakes:
             if message["type"] == "subscribe":  # messages from before the subscription were not received
                 await self._check([run_id])
             elif message["type"] == "message":
-                self._note_last(run_id, float("inf") if message["data"] == b"over" else int(message["data"]))
+                last = float("inf") if message["data"] == b"over" else int(message["data"])
+                if run_id in self._seen and last < self._seen[run_id]:
+                    # A new run with this id counts anew. Or a check has found a newer event, whose message follows.
+                    self._seen[run_id] = last
+                self._note_last(run_id, last)
 
     async def _look_for_the_dead(self) -> None:
         """Repeatedly wake the readers of runs with a lapsed lease, and unsubscribe from channels without readers."""

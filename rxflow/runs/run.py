@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import closing, suppress
+from functools import partial
 from typing import Any, cast
 
-from rxflow._loops import on_this_loop
+from rxflow._loops import off_the_loop, on_this_loop
 from rxflow._options import Seconds
 from rxflow._streaming import (
     CrewStreamingOutput,
@@ -191,6 +192,8 @@ class Run:
                 continue
             page = await on_this_loop(self._store.read(self.id, _tail_of(head), PAGE))
             if _is_of(page, head):
+                if page.status == "paused":  # the questions are then read from the log, which blocks
+                    return await off_the_loop(partial(self._read_result, page))
                 return self._read_result(page)
 
     def cancel(self, reason: str = "") -> None:
@@ -294,11 +297,13 @@ class Run:
         has_completed = f"run {self.id!r} has completed: there is nothing to resume"
         if head.status == "completed":
             raise RuntimeError(has_completed)
-        if head.first > 0:
-            raise EventsDroppedError(f"run {self.id!r} cannot be resumed: its first events were dropped (max_events)")
         runnable = self._find_target(head, target, None if self.worker is None else self.worker.runnable)
 
         def continue_after(past: Sequence[Event]) -> EventStream[Event]:
+            if past and past[0].seq > 0:
+                raise EventsDroppedError(
+                    f"run {self.id!r} cannot be resumed: its first events were dropped (max_events)"
+                )
             journal = Journal(past, answers)
             for request in journal.pending:
                 if answers and request.request_id in answers:
@@ -398,8 +403,12 @@ class Run:
         events: list[Event] = []
         after = max(after, head.first - 1)
         while after < head.last:
-            events += self._store.read(self.id, after, PAGE).result().events
-            after = events[-1].seq
+            try:
+                events += self._store.read(self.id, after, PAGE).result().events
+                after = events[-1].seq
+            except EventsDroppedError:  # the run goes on: the next events were dropped, and so were those in ``events``
+                events.clear()
+                after = self.look_up().first - 1
         return events
 
     def _read_result(self, page: Page) -> Any:

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from rxflow._options import Seconds, read_seconds
 from rxflow.crew.crew import Crew
-from rxflow.operators._core.run_log import LEASE_S, RunSpec, Status, Store
+from rxflow.operators._core.run_log import LEASE_S, RunSpec, Status, Store, check_run_id
 from rxflow.runs.options import (
     Carrier,
     Cluster,
@@ -106,8 +106,8 @@ class Runs:
         Raises:
             RunExistsError: a run with this id exists.
             LookupError: there is nothing at the import path.
-            TypeError: the object at the import path is not a flow or a crew. Also raised if ``when_unread`` or
-                ``answer_within`` has a wrong type.
+            TypeError: the object at the import path is not a flow or a crew. Also raised if ``when_unread``, ``run_id``
+                or ``answer_within`` has a wrong type.
             ValueError: ``inputs`` do not fit the flow or crew. Also raised if ``when_unread`` or ``answer_within`` has
                 a wrong value.
             StoreError: the store cannot be written.
@@ -142,7 +142,9 @@ class Runs:
 
         Raises:
             LookupError: no run with this id was started in this store, or the run was forgotten.
+            TypeError: ``run_id`` is not a string.
         """
+        check_run_id(run_id)
         return Run(self._workers, self.store.look_up(run_id).result())
 
     def list(self, *, status: Status | None = None) -> list[Run]:
@@ -154,7 +156,9 @@ class Runs:
 
         Raises:
             LookupError: no run with this id was started in this store, or the run was already forgotten.
+            TypeError: ``run_id`` is not a string.
         """
+        check_run_id(run_id)
         self._workers.paused.pop(run_id, None)
         self.store.forget(run_id).result()
 
@@ -182,7 +186,7 @@ class Runs:
     ) -> Future[str]:
         return cast(Carrier, self.carrier).begin(
             "start",
-            uuid4().hex if run_id is None else run_id,
+            _choose_run_id(run_id),
             target=target,
             inputs=inputs,
             when_unread=when_unread,
@@ -206,13 +210,20 @@ class Runs:
             when_unread=read_grace(when_unread),
             answer_within=None if answer_within is None else read_seconds("answer_within", answer_within),
         )
-        worker = self._workers.create(uuid4().hex if run_id is None else run_id, answer_within)
+        worker = self._workers.create(_choose_run_id(run_id), answer_within)
 
         def begin(claimed: Any) -> Run:
             self._workers.begin(worker, runnable, source, claimed)
             return Run(self._workers, claimed[1], worker)
 
         return begin, self.store.claim(worker.run_id, spec, worker.on_note)
+
+
+def _choose_run_id(given: str | None) -> str:
+    if given is None:
+        return uuid4().hex
+    check_run_id(given)
+    return given
 
 
 def _use_store(store: Store, limits: Mapping[str, object]) -> Store:

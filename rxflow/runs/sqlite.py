@@ -118,11 +118,17 @@ class SQLiteLog(Store):
     def wait(self, run_id: str, after: int) -> Future[None]:
         waiting: Future[None] = Future()
 
-        def add() -> None:
-            self._waiting.setdefault(run_id, []).append((after, waiting))
-            self._wake_ready(run_id)
+        def add(found: Future[int | None]) -> None:
+            # Called after the transaction, in the store's thread. If the job was refused, called in any thread.
+            last = None if found.exception() is not None else found.result()
+            if last is None or last > after:
+                wake(waiting)  # after an error too: the reader reads again, and gets the error itself
+            else:
+                self._waiting.setdefault(run_id, []).append((after, waiting))
 
-        self._submit(_Job(add, Future()))
+        job = _Job(lambda: self._tables.find_last(run_id), Future())
+        job.future.add_done_callback(add)
+        self._submit(job)
         return waiting
 
     def note(self, run_id: str, note: Note) -> Future[None]:
@@ -223,16 +229,14 @@ class SQLiteLog(Store):
         written = {job.run_id: None for job in jobs if job.run_id}
         outcomes: list[tuple[_Job, Any, Exception | None]] = []
         try:
-            self._tables.db.execute("BEGIN IMMEDIATE" if written else "BEGIN")
-            for job in jobs:
-                try:
-                    outcomes.append((job, job.function(), None))
-                except (LookupError, ValueError, TypeError, StoreError) as error:
-                    outcomes.append((job, None, error))
-            self._tables.db.execute("COMMIT")
+            with self._tables.db as db:  # commits the transaction, or rolls it back after an error
+                db.execute("BEGIN IMMEDIATE" if written else "BEGIN")
+                for job in jobs:
+                    try:
+                        outcomes.append((job, job.function(), None))
+                    except (LookupError, ValueError, TypeError, StoreError) as error:
+                        outcomes.append((job, None, error))
         except sqlite3.Error as error:
-            with suppress(sqlite3.Error):  # SQLite may have rolled back already; ROLLBACK then fails
-                self._tables.db.execute("ROLLBACK")
             outcomes = [(job, None, self._tables.translate(error)) for job in jobs]
         for job, result, failure in outcomes:
             if failure is None:
@@ -246,9 +250,9 @@ class SQLiteLog(Store):
                 self._hand_on_notes()
 
     def _renew(self) -> None:
-        self._tables.db.execute("BEGIN IMMEDIATE")
-        gone = [run_id for run_id, (writer, _) in self._claims.items() if not self._tables.renew(writer)]
-        self._tables.db.execute("COMMIT")
+        with self._tables.db as db:  # commits the transaction, or rolls it back after an error
+            db.execute("BEGIN IMMEDIATE")
+            gone = [run_id for run_id, (writer, _) in self._claims.items() if not self._tables.renew(writer)]
         for run_id in gone:
             _, on_note = self._claims.pop(run_id)
             on_note(Note("cancel", "another worker has taken over, or the run was forgotten"))

@@ -25,7 +25,7 @@ from rxflow._streaming import Border, EventStream, Inbox, RunHandle, Unanswered,
 from rxflow.operators._core.log_writer import LogWriter
 from rxflow.operators._core.run_log import End, Head, Note, Store, Writer
 from rxflow.runs.options import Carrier, Runnable
-from rxflow.types import Event, InputRequested, Started
+from rxflow.types import Event, FlowPaused, InputRequested, Started
 
 logger = logging.getLogger("rxflow")
 
@@ -46,9 +46,10 @@ class Worker:
     If a question gets no answer within ``answer_within_s`` seconds, the run is paused.
     """
 
-    def __init__(self, store: Store, run_id: str, answer_within_s: float) -> None:
+    def __init__(self, store: Store, run_id: str, answer_within_s: float, paused: dict[str, Runnable]) -> None:
         self.run_id = run_id
         self._store = store
+        self._paused = paused
         self._inbox = _RunInbox(answer_within_s)
         self._running = SingleAssignmentDisposable()
         self._attendance: Attendance | None = None
@@ -60,16 +61,15 @@ class Worker:
         """Whether :meth:`begin` has subscribed to the run's events. From then on, notes are obeyed at once."""
         self.runnable: Runnable | None = None
 
-    def begin(self, source: EventStream[Event], claimed: Claim, *first: Event) -> Future[None]:
+    def begin(self, runnable: Runnable, source: EventStream[Event], claimed: Claim, *first: Event) -> Future[None]:
         """Start the run. The events ``first`` are written before the events that the run emits.
 
         The returned future resolves when the run's end is in the store. It fails if the end cannot be written.
         """
         writer, head = claimed
+        self.runnable = runnable
         self._claimed = writer
-        self._writer = log = LogWriter(
-            self._store, writer, self._stop, head.last + 1, self._expect_answer, self._close_span
-        )
+        self._writer = log = LogWriter(self._store, writer, self._stop, head.last + 1, self._look_at, self._close_span)
         log.done.add_done_callback(lambda done: self._let_go(writer, done))
         for event in first:
             log.on_next(event)
@@ -190,9 +190,13 @@ class Worker:
     def _enter(self, border: Border) -> None:
         self._border = border
 
-    def _expect_answer(self, event: Event) -> None:
+    def _look_at(self, event: Event) -> None:
+        """Do what must be done before the log has ``event``: a reader may answer, or resume the run, at once."""
+        if isinstance(event, FlowPaused):
+            self._paused[self.run_id] = cast(Runnable, self.runnable)
+        elif self.is_paused:  # the flow that has paused is only a part of the run, which goes on
+            self._paused.pop(self.run_id, None)
         if isinstance(event, InputRequested):
-            # Do this before the log has the question, because a reader may answer at once.
             self._inbox.expect(event)
 
     async def _flush(self, home: asyncio.AbstractEventLoop) -> None:
@@ -232,19 +236,20 @@ class Workers:
 
     Attributes:
         carrier: makes other processes carry out the runs. If it is None, this process carries out the runs.
-        paused: maps the id of each run that has paused in this process to its flow or crew, for :meth:`Run.resume`.
+        paused: maps the id of each run that has paused in this process to its flow or crew, for :meth:`Run.resume`. An
+            entry is added before the store knows of the pause.
     """
 
     def __init__(self, store: Store, carrier: Carrier | None) -> None:
         self.store = store
         self.carrier = carrier
         self.paused: dict[str, Runnable] = {}
-        self._running: dict[str, Worker] = {}
+        self._running: set[Worker] = set()  # two of one run, if it is resumed while the store reports its pause
 
     def create(self, run_id: str, answer_within: Seconds | None = None) -> Worker:
         """Create the worker of a run that is not yet claimed. Raises ValueError if ``answer_within`` is not above 0."""
         seconds = 0 if answer_within is None else read_seconds("answer_within", answer_within)
-        return Worker(self.store, run_id, seconds)
+        return Worker(self.store, run_id, seconds, self.paused)
 
     def begin(
         self,
@@ -255,19 +260,12 @@ class Workers:
         *first: Event,
     ) -> None:
         """Start a claimed run. The events ``first`` are written before the events that the run emits."""
-
-        def end(done: Future[None]) -> None:
-            self._running.pop(worker.run_id, None)
-            if worker.is_paused:
-                self.paused[worker.run_id] = runnable
-
-        worker.runnable = runnable
         self.paused.pop(worker.run_id, None)
-        self._running[worker.run_id] = worker
+        self._running.add(worker)
         try:
-            worker.begin(source, claimed, *first).add_done_callback(end)
+            worker.begin(runnable, source, claimed, *first).add_done_callback(lambda _: self._running.discard(worker))
         except BaseException:
-            self._running.pop(worker.run_id, None)
+            self._running.discard(worker)
             raise
 
     def await_claim(self, claim: Future[Claim]) -> Claim:
@@ -322,7 +320,7 @@ class Workers:
         If the loop of a run is blocked for ``LOOPS_WAIT_S`` seconds, this thread ends the run. After that, this thread
         waits at most ``STORE_WAIT_S`` seconds for the store.
         """
-        workers = list(self._running.values())
+        workers = list(self._running)
         for worker in workers:
             worker.cancel(reason)
         workers = [worker for worker in workers if worker.has_begun]  # the other runs are cancelled when they begin
@@ -395,6 +393,8 @@ class Attendance:
                 self._until[reader] = now + seconds
             else:
                 self._until.pop(reader, None)
+            # Drop readers that have vanished. The run may have had other readers since then.
+            self._until = {each: until for each, until in self._until.items() if until > now}
             due = max(self._until.values(), default=now) + self._grace_s
             if due > now:
                 self._wait_until(due)

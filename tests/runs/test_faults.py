@@ -11,20 +11,23 @@ from concurrent.futures import CancelledError
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import redis
 from reactivex import operators as rxops
-from redis.asyncio.client import PubSub
+from redis.asyncio.client import Pipeline, PubSub
 from redis.commands.core import AsyncScript
 
+from rxflow import operators as ops
 from rxflow.operators._core.run_log import MAX_EVENT_BYTES, End, Note, RunSpec, Status, Writer
 from rxflow.runs import EventTooLargeError, NotTheWriterError, RunExistsError, RunLost, Runs, SQLiteLog, StoreError
-from rxflow.runs.sqlite_tables import APPLICATION_ID
+from rxflow.runs.redis import RedisLog
+from rxflow.runs.sqlite_tables import APPLICATION_ID, Tables
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import Custom
 from tests.gate import Gate
-from tests.runs.conftest import ROOT
+from tests.runs.conftest import LEASE_S, ROOT
 from tests.runs.flows import Count, Endless, Twice
 from tests.runs.redis_server import RedisServer
 from tests.signals import signals_of
@@ -93,6 +96,20 @@ class TestPort:
             with pytest.raises(EventTooLargeError, match=r"^event 1 of run 'r' has \d+ bytes; the store takes at most"):
                 runs.store.append(Writer("r"), batch).result()
             assert runs.store.read("r", -1, 10).result().events == batch[:1]
+
+    def test_an_id_that_is_not_a_text_is_refused_before_the_store_gets_it(self, runs: Runs) -> None:
+        """A store that writes for several runs at once would fail for all of them."""
+        wrong: Any = UUID(int=1)
+        for ask in (
+            lambda: runs[wrong],
+            lambda: runs.forget(wrong),
+            lambda: runs.start(Twice(), run_id=wrong),
+            lambda: asyncio.run(runs.start_async(Twice(), run_id=wrong)),
+            lambda: ops.log_to(runs.store, wrong),
+            lambda: ops.from_log(runs.store, wrong),
+        ):
+            with pytest.raises(TypeError, match=r"^run_id must be a string; got UUID\('0000.*'\)$"):
+                ask()
 
     def test_pages_have_so_many_events(self, runs: Runs) -> None:
         runs.store.append(Writer("r"), chunks(0, 10)).result()
@@ -218,6 +235,49 @@ class TestSQLite:
         with pytest.raises(StoreError, match=r"runs.db is closed$"):
             runs.list()
 
+    def test_a_reader_that_begins_to_wait_in_a_locked_file_is_woken(self, tmp_path: Path) -> None:
+        is_busy, may_go_on = Gate(), Gate()
+
+        def hold_up(_: Note) -> None:
+            """Hold up the store's thread, so that it does the jobs that follow in one transaction."""
+            is_busy.open()
+            may_go_on.wait()
+
+        with (
+            Runs(SQLiteLog(tmp_path / "runs.db", busy_s=0.1)) as runs,
+            closing(sqlite3.connect(tmp_path / "runs.db", isolation_level=None)) as holder,
+        ):
+            runs.store.claim("r", RunSpec(), hold_up).result()
+            runs.store.note("r", Note("reader", 1, "someone")).result()
+            is_busy.wait()
+            holder.execute("BEGIN IMMEDIATE")
+            noted = runs.store.note("r", Note("reader", 1, "someone"))
+            waiting = runs.store.wait("r", -1)
+            may_go_on.open()
+            with pytest.raises(StoreError, match=r"runs.db is locked: another process holds it"):
+                noted.result(20)
+            waiting.result(20)  # it may read now, and gets the error if there is one
+            holder.execute("ROLLBACK")
+
+    def test_so_is_one_that_begins_to_wait_in_a_closed_store(self, tmp_path: Path) -> None:
+        with Runs(f"sqlite:///{tmp_path}/runs.db") as runs:
+            runs.store.append(Writer("r"), chunks(0, 3)).result()
+        runs.store.wait("r", 2).result(20)
+
+    def test_a_renewal_that_fails_stops_no_run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        has_failed = Gate()
+
+        def fail(*_: object) -> bool:
+            has_failed.open()
+            raise sqlite3.OperationalError("disk I/O error")
+
+        with Runs(f"sqlite:///{tmp_path}/runs.db", lease=LEASE_S) as runs:
+            monkeypatch.setattr(Tables, "renew", fail)
+            (writer, _) = runs.store.claim("r", RunSpec(), lambda note: None).result()
+            has_failed.wait()
+            runs.store.append(writer, chunks(0, 3)).result(20)
+            assert runs.store.look_up("r").result().last == 2
+
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
     def test_a_store_whose_thread_has_died_does_not_blame_another_process(self, tmp_path: Path) -> None:
         def die(_: Note) -> None:
@@ -264,6 +324,19 @@ class TestRedis:
     def test_one_that_is_not_there(self) -> None:
         with pytest.raises(StoreError, match=r"^the store 127.0.0.1:1/0 cannot be reached: "):
             Runs("redis://:secret@127.0.0.1:1/0")
+
+    @pytest.mark.parametrize(
+        ("url", "shown"),
+        [
+            ("redis://127.0.0.1:1/0?password=s@cret", "redis://127.0.0.1:1/0"),
+            ("unix:///no/redis.sock?password=s@cret", "unix:///no/redis.sock"),
+            ("unix://someone:s%40cret@/no/redis.sock", "/no/redis.sock"),
+        ],
+    )
+    def test_its_password_is_not_shown(self, url: str, shown: str) -> None:
+        with pytest.raises(StoreError, match=rf"^the store {shown} cannot be reached: ") as raised:
+            Runs(RedisLog(url))
+        assert "cret" not in str(raised.value)
 
     def test_a_store_of_another_version(self, tmp_path: Path) -> None:
         with RedisServer(tmp_path) as server:
@@ -328,6 +401,49 @@ class TestRedis:
             with pytest.raises(RunExistsError):
                 runs.store.claim(run.id, None, lambda note: None).result()
 
+    def test_a_claim_needs_no_second_command_that_could_fail(
+        self, shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A run that was claimed, but not handed to a worker, would be queued forever."""
+
+        async def fail(*_: object, **__: object) -> Any:
+            raise redis.ConnectionError("Redis is gone")
+
+        with Runs(shared_redis.url, lease=LEASE_S) as runs:
+            with monkeypatch.context() as patch:
+                patch.setattr("rxflow.runs.redis.RETRY_S", 0)
+                patch.setattr(Pipeline, "execute", fail)
+                (writer, head) = runs.store.claim("in one step", RunSpec(target="a:b"), lambda note: None).result()
+            assert head == runs.store.look_up("in one step").result()
+            assert (head.status, head.generation, writer.generation) == ("queued", 1, 1)
+            runs.store.append(writer, chunks(0, 3), End("paused")).result()
+            (writer, head) = runs.store.claim("in one step", None, lambda note: None).result()
+            assert head == runs.store.look_up("in one step").result()
+            assert (head.status, head.last, head.generation, writer.generation) == ("queued", 2, 2, 2)
+
+    def test_a_late_renewal_of_an_older_generation_does_not_stop_the_newer_one(
+        self, shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        execute: Any = Pipeline.execute
+        notes: list[object] = []
+        is_renewing, may_go_on, has_renewed = Gate(), Gate(), Gate()
+
+        async def hold_up(pipeline: Any, *given: Any, **named: Any) -> Any:
+            if not pipeline.is_transaction:  # only renewals are not
+                (has_renewed if is_renewing.is_open else is_renewing).open()
+                await may_go_on.passed()
+            return await execute(pipeline, *given, **named)
+
+        with Runs(shared_redis.url, lease=0.3) as runs:
+            monkeypatch.setattr(Pipeline, "execute", hold_up)
+            (writer, _) = runs.store.claim("renewed late", RunSpec(), notes.append).result()
+            is_renewing.wait()
+            runs.store.append(writer, [], End("paused")).result()
+            runs.store.claim("renewed late", None, notes.append).result()
+            may_go_on.open()
+            has_renewed.wait(20)
+            assert notes == []
+
     def test_readers_that_come_after_a_failed_one_are_woken(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -345,6 +461,24 @@ class TestRedis:
             runs.store.append(writer, chunks(1, 1)).result()
             for each in waiting:
                 each.result(20)
+
+    def test_a_reader_of_a_new_run_is_not_woken_by_the_forgotten_run_of_the_same_id(
+        self, shared_redis: RedisServer
+    ) -> None:
+        """It would read nothing, wait, and be woken again."""
+        with Runs(shared_redis.url, lease=LEASE_S) as runs:
+            runs.store.append(Writer("twice"), chunks(0, 5)).result()
+            runs.store.wait("twice", -1).result(20)
+            waiting = runs.store.wait("twice", 4)
+            runs.store.look_up("twice").result()  # the store has begun to wait
+            runs.forget("twice")
+            waiting.result(20)
+            for first in range(2):
+                runs.store.append(Writer("twice", "new"), chunks(first, 1)).result()
+                runs.store.wait("twice", first - 1).result(20)
+                waiting = runs.store.wait("twice", first)
+                runs.store.look_up("twice").result()  # the store has begun to wait
+                assert not waiting.done()
 
     def test_closing_the_store_finishes_what_has_begun(self, shared_redis: RedisServer) -> None:
         runs = Runs(shared_redis.url)
