@@ -229,18 +229,26 @@ class WrapperReader:
         """
         wrapper: Any = None
         async with StallWatch(silence_s, lambda: self.chat.finish_reason, is_break) as watch:
+            # Observe before the first read: if LiteLLM only fakes a stream, the first item is the whole answer.
+            wrapper = self._observe(watch)
             async for chunk in self._stream:
                 watch.note_data()
                 batch: list[Delta] = []
                 self.chat.read(chunk.model_dump(), batch)
                 if batch:
                     deliver(batch)
-                if wrapper is None:
-                    wrapper = find_wrapper(self._stream)
-                    wrapper.completion_stream = _Observed(wrapper.completion_stream, self._note, watch)
+                if wrapper is None:  # the stream of a text completion creates its wrapper at the first read
+                    wrapper = self._observe(watch)
                 await asyncio.sleep(0)
         if not getattr(wrapper, "received_finish_reason", None):
             raise IncompleteAnswer("the stream ended before the answer was complete (no finish reason was seen)")
+
+    def _observe(self, watch: StallWatch) -> Any:
+        """Observe the inner stream of LiteLLM's wrapper. Return the wrapper; None if it does not exist yet."""
+        wrapper = find_wrapper(self._stream)
+        if wrapper is not None:
+            wrapper.completion_stream = _Observed(wrapper.completion_stream, self._note, watch)
+        return wrapper
 
     def _note(self, item: object) -> None:
         usage: Any = cast(Any, item).get("usage") if isinstance(item, dict) else getattr(item, "usage", None)
