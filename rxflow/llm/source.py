@@ -112,11 +112,18 @@ class Request:
 
     @property
     def last_user_text(self) -> str:
-        """The text of the last message from a user; "" if there is none."""
+        """The text of the last message from a user; "" if there is none. The texts of its parts are joined."""
         for message in reversed(self.messages):
             if message.get("role") == "user":
-                return str(message.get("content") or "")
+                return _join_texts(message.get("content"))
         return ""
+
+
+def _join_texts(content: object) -> str:
+    if not is_list(content):
+        return str(content or "")
+    texts = (cast(Any, part).get("text") if isinstance(part, Mapping) else part for part in content)
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def response_format_for(model: type[BaseModel]) -> dict[str, Any]:
