@@ -144,11 +144,16 @@ async def tap(stream: Any, response: Any, wire: Wire) -> AsyncGenerator[bytes]:
     """
     blocks: deque[bytes] = deque()
     # Replace aiter_raw(). Some parsers of LiteLLM have already called aiter_bytes(), but the generator of aiter_bytes()
-    # calls aiter_raw() only at the first read. For a compressed response, replace aiter_bytes(), because ``wire`` needs
-    # decoded bytes.
-    name = "aiter_bytes" if response.headers.get("content-encoding") else "aiter_raw"
-    reads: AsyncIterator[bytes] = getattr(response, name)()
-    setattr(response, name, partial(_keep_reads, reads, blocks, wire))
+    # calls aiter_raw() only at the first read. ``wire`` needs decoded bytes. So if the response is compressed, a copy
+    # decodes it, and ``response`` itself is then no longer marked as compressed.
+    reads: AsyncIterator[bytes]
+    if response.headers.get("content-encoding"):
+        whole = {"headers": response.headers, "stream": response.stream, "request": response.request}
+        reads = type(response)(response.status_code, **whole).aiter_bytes()
+        del response.headers["content-encoding"]
+    else:
+        reads = response.aiter_raw()
+    response.aiter_raw = partial(_keep_reads, reads, blocks, wire)
     response.aclose = _stay_open
     try:
         async for _ in stream:
