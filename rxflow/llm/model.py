@@ -412,12 +412,11 @@ class LLM:
         response_model: type[BaseModel] | None = None,
         **options: Any,
     ) -> Any:
-        """Do the same as :meth:`call`, for async code.
-
-        Async functions are awaited. Sync functions run in a worker thread.
-        """
-        finished = await run_async(self._call_events(messages, tools, response_model, options), LLMFinished)
-        function = function_for(finished.tool_calls, runnable(tools, available_functions), is_async=True)
+        """Do the same as :meth:`call`, but await async functions, and run sync functions in a worker thread."""
+        events = self._call_events(messages, tools, response_model, options)
+        functions = runnable(tools, available_functions)
+        finished = await run_async(events, LLMFinished)
+        function = function_for(finished.tool_calls, functions, is_async=True)
         if function is None:
             return _answer_of(finished, response_model or self._response_model)
         return await arun_function(function)

@@ -112,19 +112,40 @@ class Request:
 
     @property
     def last_user_text(self) -> str:
-        """The text of the last message from a user; "" if there is none."""
+        """The text of the last message from a user; "" if there is none. The texts of its parts are joined."""
         for message in reversed(self.messages):
             if message.get("role") == "user":
-                return str(message.get("content") or "")
+                return _join_texts(message.get("content"))
         return ""
+
+
+def _join_texts(content: object) -> str:
+    if not is_list(content):
+        return str(content or "")
+    texts = (cast(Any, part).get("text") if isinstance(part, Mapping) else part for part in content)
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def response_format_for(model: type[BaseModel]) -> dict[str, Any]:
     """Return the ``response_format`` parameter of OpenAI's chat API for ``model``."""
     return {
         "type": "json_schema",
-        "json_schema": {"name": function_name(model.__name__), "schema": model.model_json_schema()},
+        "json_schema": {"name": function_name(model.__name__), "schema": _schema_of(model)},
     }
+
+
+def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the JSON schema of ``model``. A reference at its root is replaced by the definition that it refers to.
+
+    The schema of a model that contains itself, or of ``RootModel[Model]``, is such a reference. OpenAI requires the
+    definition itself.
+    """
+    schema = model.model_json_schema()
+    definitions: dict[str, dict[str, Any]] = schema.get("$defs", {})
+    for _ in definitions:  # a reference may lead to another one, but not to more than there are definitions
+        name = str(schema.pop("$ref", "")).rpartition("/")[2]
+        schema = definitions.get(name, {}) | schema
+    return schema
 
 
 def has_object_root(model: type[BaseModel]) -> bool:
@@ -132,7 +153,7 @@ def has_object_root(model: type[BaseModel]) -> bool:
 
     OpenAI refuses the ``response_format`` for a model whose JSON is a list or another value.
     """
-    return not issubclass(model, RootModel) or model.model_json_schema().get("type") == "object"
+    return not issubclass(model, RootModel) or _schema_of(cast(type[BaseModel], model)).get("type") == "object"
 
 
 def instructions_for(model: type[BaseModel]) -> str:

@@ -7,7 +7,7 @@ from operator import methodcaller
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 
 from rxflow import LLM, Agent, Crew, Process, Task
 from rxflow.tools import BaseTool, tool
@@ -63,6 +63,41 @@ def test_both_output_types_at_once_are_refused() -> None:
 
     with pytest.raises(ValueError, match="give output_pydantic or output_json, not both"):
         a_task(None, output_pydantic=Text, output_json=Text)
+
+
+class Place(BaseModel):
+    name: str
+
+
+class Wrapped(RootModel[Place]):
+    pass
+
+
+class WrappedTwice(RootModel[Wrapped]):
+    pass
+
+
+class Folder(BaseModel):
+    """Its schema is a reference, as is that of any model that contains itself."""
+
+    name: str
+    folders: "list[Folder]" = []
+
+
+@pytest.mark.parametrize("kind", [Wrapped, WrappedTwice, Folder])
+def test_a_model_whose_schema_refers_to_that_of_an_object_is_one_of_an_object(kind: type[BaseModel]) -> None:
+    model = Scripted('{"name": "Bern"}')
+    result = solo(model, output_json=kind).kickoff()
+    assert result["name"] == "Bern"
+    sent = model.requests[0].hints["response_format"]["json_schema"]["schema"]
+    assert sent["type"] == "object"
+    assert "$ref" not in sent
+
+
+@pytest.mark.parametrize("kind", [RootModel[list[Place]], RootModel[str]])
+def test_output_json_is_refused_if_the_json_is_not_an_object(kind: type[BaseModel]) -> None:
+    with pytest.raises(ValueError, match="is not read from a JSON object; use output_pydantic"):
+        a_task(None, output_json=kind)
 
 
 @pytest.mark.parametrize("name", ["agents", "tasks", "context", "tools"])

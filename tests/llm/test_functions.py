@@ -235,6 +235,13 @@ class TestTools:
         with pytest.raises(TypeError, match="tools is a list of tools or schemas; got "):
             ask(Scripted("Hello").llm, "Hi", wrong)
 
+    @BOTH
+    def test_functions_that_are_no_dict_are_refused_before_the_model_is_asked(self, ask: Callable[..., Any]) -> None:
+        source = Scripted("never asked")
+        with pytest.raises(TypeError):
+            ask(source.llm, "Hi", None, [times])
+        assert source.requests == []
+
     def test_a_plain_function_among_them_is_told_what_it_lacks(self) -> None:
         def add(a: int) -> int:
             return a

@@ -108,3 +108,30 @@ def test_a_program_that_sets_its_filters_back_meanwhile_sees_no_warning_of_it(
     command = [sys.executable, "-W", "error", "-c", WARNED, provider.url, module, made]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("Hello\n", "")
+
+
+WITHOUT_A_THREAD = """
+import sys, threading
+from rxflow import LLM
+
+def refuse(thread):
+    raise RuntimeError("can't start new thread")
+
+def make():
+    return LLM("openai/gpt-4o", base_url=sys.argv[1], api_key="k", max_retries=0, via="litellm")
+
+start, threading.Thread.start = threading.Thread.start, refuse
+try:
+    make()
+except RuntimeError as error:
+    print(error)
+threading.Thread.start = start
+print(make().call("Hello"))
+"""
+
+
+def test_if_its_thread_cannot_be_started_the_next_call_tries_again(provider: Loopback) -> None:
+    provider.answer(lambda request: Reply(text="fine"))
+    command = [sys.executable, "-c", WITHOUT_A_THREAD, provider.url]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=100)
+    assert (done.stdout.splitlines(), done.stderr) == (["can't start new thread", "fine"], "")

@@ -133,6 +133,41 @@ def test_the_wait_that_the_provider_asks_for_is_kept(provider: Loopback, llm: LL
     assert second.at - first.at >= 1.0
 
 
+@pytest.mark.parametrize(
+    ("headers", "delay"),
+    [
+        ({"retry-after-ms": "5"}, 0.005),
+        ({"retry-after-ms": "5", "retry-after": "60"}, 0.005),
+        ({"retry-after-ms": "soon", "retry-after": "0.005"}, 0.005),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"}, None),
+        ({"retry-after-ms": "nan", "retry-after": "-1"}, None),
+    ],
+)
+def test_a_header_about_the_wait_that_cannot_be_read_is_as_if_it_was_not_there(
+    provider: Loopback, llm: LLM, headers: dict[str, str], delay: float | None
+) -> None:
+    provider.script(Reply(status=429, headers=headers), Reply(text="Hello"))
+    seen = outcome(llm.events("Hi"))
+    assert seen.text == "Hello"
+    # tests/conftest.py has litellm begin with 1 ms, and add up to 1 ms by chance.
+    assert seen.one(LLMRetrying).delay == (pytest.approx(0.0015, abs=0.0005) if delay is None else delay)
+
+
+@pytest.mark.slow
+def test_a_thousand_retries_end_with_the_error_of_the_provider(
+    provider: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2 ** 1024 is no float."""
+    monkeypatch.setenv("MAX_RETRY_DELAY", "0")
+    monkeypatch.setenv("JITTER", "0")
+    litellm: Any = importlib.import_module("litellm")
+    provider.answer(lambda request: Reply(status=429))
+    llm = LLM("openai/gpt-4o", base_url=provider.url, api_key="k", max_retries=1030)
+    assert type(outcome(llm.events("Hi")).error) is litellm.RateLimitError
+    assert len(provider.requests) == 1031
+
+
 def test_a_wait_before_a_retry_ends_with_the_subscription(provider: Loopback, llm: LLM) -> None:
     provider.script(Reply(status=429, headers={"retry-after": "60"}))
     waiting = threading.Event()

@@ -107,6 +107,16 @@ def test_a_call_to_gemini_does_not_send_all_later_ones_through_the_wrapper(provi
     assert direct == with_its_own != with_a_programs
 
 
+def test_usage_and_cost_are_kept_if_litellm_only_pretends_to_stream(provider: Loopback) -> None:
+    """It asks some models for the whole answer, and returns that in one item, with the usage."""
+    provider.script(Reply(text="Hello", usage=(77, 55)))
+    llm = LLM("azure/o1", base_url=provider.url, api_key="k", api_version="2024-12-01-preview", max_retries=0)
+    finished = outcome(llm.events("Hi")).one(LLMFinished)
+    assert not provider.requests[0].stream
+    assert (finished.text, finished.usage.prompt_tokens, finished.usage.completion_tokens) == ("Hello", 77, 55)
+    assert finished.cost is not None
+
+
 @pytest.mark.parametrize("tool", OWN_TOOLS, ids=repr)
 def test_a_providers_own_tool_is_sent_as_it_is(provider: Loopback, tool: dict[str, Any]) -> None:
     for way in WAYS.values():

@@ -1,6 +1,7 @@
 """Every wire gives the same answer, and every way to stop in mid-burst closes the provider's connection on it."""
 
 import asyncio
+import gzip
 import importlib
 import json
 from contextlib import suppress
@@ -14,13 +15,14 @@ from rxflow.types import LLMFinished, ToolCall
 from rxflow.types.streaming import CrewStreamingOutput
 from tests.llm.ways import BEHIND_LITELLM, BY_WRAPPER, SEARCH, Way
 from tests.llm.wire import delta, event
-from tests.loopback import Loopback, Reply, ToolCall as Called
+from tests.loopback import Loopback, Reply, Request, ToolCall as Called
 from tests.loopback.dialects import DIALECTS, Dialect
 from tests.signals import outcome
 from tests.team import solo
 
 CLOSES = 12
 BURST_WORDS = 300
+STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
 WITH_TOOLS = [dialect for dialect in DIALECTS if dialect.has_tools]
 
 on_every_wire = pytest.mark.parametrize("dialect", DIALECTS, ids=str)
@@ -37,6 +39,24 @@ def test_text_usage_and_the_end_are_read(provider: Loopback, dialect: Dialect) -
     answer = finished(provider, dialect, Reply(text=["Hello ", "", "big ", "é€😀", "\n\n"], usage=(12, 34)))
     assert (answer.text, answer.finish_reason) == ("Hello big é€😀\n\n", "stop")
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (12, 34)
+
+
+@on_every_wire
+@pytest.mark.parametrize("way", [BEHIND_LITELLM, BY_WRAPPER], ids=lambda way: way.name)
+def test_a_zipped_answer_is_read_to_its_end(provider: Loopback, dialect: Dialect, way: Way) -> None:
+    asked = Request(body=dict(STREAMED), headers={}, at=0.0, number=1, path=dialect.path)
+    events = dialect.encode(Reply(text=["Hello ", "big ", "world"], usage=(12, 34)), asked)
+    body = gzip.compress(b"".join([events.role, *events.content, *events.end]))
+    provider.script(
+        Reply(
+            raw=[body[:50], body[50:]],
+            content_type=dialect.content_type,
+            headers={"content-encoding": "gzip"},
+        )
+    )
+    with way.around():
+        answer = outcome(dialect.make_llm(provider.url).events("Hi")).one(LLMFinished)
+    assert (answer.text, answer.finish_reason, answer.usage.total_tokens) == ("Hello big world", "stop", 46)
 
 
 @on_every_wire

@@ -151,6 +151,14 @@ class TestTurns:
             [{"role": "user", "content": "2"}],
         ]
 
+    def test_show_the_text_of_a_prompt_in_parts(self) -> None:
+        image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+        texts = [{"type": "text", "text": text} for text in ("What is ", "this?", None)]
+        llm = ScriptedLLM("one|", "two|", "three|", "four|")
+        for content in ([*texts, image], [image], ["What is ", {"text": "this?"}], None):
+            llm.call([{"role": "user", "content": content}])
+        assert llm.prompts == ["What is this?", "", "What is this?", ""]
+
     def test_a_request_beyond_the_last_turn_is_an_error_that_names_it(self) -> None:
         llm = ScriptedLLM("one|")
         llm.call("1")

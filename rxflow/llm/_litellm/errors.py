@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copyreg
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from json import JSONDecodeError
@@ -22,6 +23,7 @@ from rxflow.llm._redaction import redact_error
 from rxflow.llm._wires.sse import ErrorEvent, MalformedEvent, OversizedEvent
 
 _MAX_RETRY_AFTER_S = 60.0
+_MAX_DOUBLINGS = 64  # of the delay; from 1,024 on, it would be too large for a float
 _RETRYABLE_STATUSES = frozenset({408, 409, 425, 429})
 # Errors with these codes are not retried, although their status is retryable: waiting does not help.
 _CODES_THAT_STAY = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
@@ -369,10 +371,10 @@ def delay_before_retry(error: BaseException, attempt: int) -> float | None:
 
     Return None if the error should not be retried.
 
-    If the response has a ``Retry-After`` header of at most a minute, the header gives the delay. Otherwise the first
-    delay is 0.5 s, and each further delay is twice as long, up to 8 s. A computed delay also has a random jitter of at
-    most 0.75 times the first delay. LiteLLM's environment variables INITIAL_RETRY_DELAY, MAX_RETRY_DELAY and JITTER
-    replace the numbers 0.5, 8 and 0.75.
+    If the response has a ``Retry-After-Ms`` or ``Retry-After`` header with a delay above 0 and of at most a minute, the
+    header gives the delay. Otherwise the first delay is 0.5 s, and each further delay is twice as long, up to 8 s. A
+    computed delay also has a random jitter of at most 0.75 times the first delay. LiteLLM's environment variables
+    INITIAL_RETRY_DELAY, MAX_RETRY_DELAY and JITTER replace the numbers 0.5, 8 and 0.75.
     """
     status = getattr(error, "status_code", None)
     if not isinstance(status, int) or not (status in _RETRYABLE_STATUSES or status >= 500):
@@ -386,7 +388,8 @@ def delay_before_retry(error: BaseException, attempt: int) -> float | None:
         float(environ.get(name) or default)
         for name, default in (("INITIAL_RETRY_DELAY", 0.5), ("MAX_RETRY_DELAY", 8.0), ("JITTER", 0.75))
     )
-    return min(initial * 2.0 ** (attempt - 1), longest) + jitter * random.random() * initial
+    doublings = min(attempt - 1, _MAX_DOUBLINGS)
+    return min(initial * 2.0**doublings, longest) + jitter * random.random() * initial
 
 
 def _cannot_change(error: BaseException) -> bool:
@@ -398,17 +401,15 @@ def _cannot_change(error: BaseException) -> bool:
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     lowered = {name.lower().removeprefix("llm_provider-"): value for name, value in headers.items()}
-    try:
-        if "retry-after-ms" in lowered:
-            return float(lowered["retry-after-ms"]) / 1000
-        return float(lowered["retry-after"])
-    except KeyError:
-        return None
-    except ValueError:
-        try:
-            return parsedate_to_datetime(lowered["retry-after"]).timestamp() - time()
-        except (KeyError, ValueError):
-            return None
+    parsers: tuple[tuple[str, Callable[[str], float]], ...] = (
+        ("retry-after-ms", lambda value: float(value) / 1000),
+        ("retry-after", float),
+        ("retry-after", lambda value: parsedate_to_datetime(value).timestamp() - time()),
+    )
+    for name, parse in parsers:
+        with suppress(KeyError, ValueError, OverflowError):  # OverflowError: a date beyond the year 9999
+            return parse(lowered[name])
+    return None
 
 
 def make_picklable(litellm: Any) -> None:

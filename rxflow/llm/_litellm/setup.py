@@ -63,7 +63,11 @@ def begin_import() -> Future[Any]:
         if _imported is None:
             _imported = Future()
             _KeepFilters.add_filters()
-            threading.Thread(target=_import, args=(_imported,), name=_THREAD, daemon=True).start()
+            try:
+                threading.Thread(target=_import, args=(_imported,), name=_THREAD, daemon=True).start()
+            except RuntimeError:  # no thread can be started now
+                _imported = None  # otherwise all later calls would wait for an import that never began
+                raise
         return _imported
 
 

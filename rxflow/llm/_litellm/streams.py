@@ -144,11 +144,16 @@ async def tap(stream: Any, response: Any, wire: Wire) -> AsyncGenerator[bytes]:
     """
     blocks: deque[bytes] = deque()
     # Replace aiter_raw(). Some parsers of LiteLLM have already called aiter_bytes(), but the generator of aiter_bytes()
-    # calls aiter_raw() only at the first read. For a compressed response, replace aiter_bytes(), because ``wire`` needs
-    # decoded bytes.
-    name = "aiter_bytes" if response.headers.get("content-encoding") else "aiter_raw"
-    reads: AsyncIterator[bytes] = getattr(response, name)()
-    setattr(response, name, partial(_keep_reads, reads, blocks, wire))
+    # calls aiter_raw() only at the first read. ``wire`` needs decoded bytes. So if the response is compressed, a copy
+    # decodes it, and ``response`` itself is then no longer marked as compressed.
+    reads: AsyncIterator[bytes]
+    if response.headers.get("content-encoding"):
+        whole = {"headers": response.headers, "stream": response.stream, "request": response.request}
+        reads = type(response)(response.status_code, **whole).aiter_bytes()
+        del response.headers["content-encoding"]
+    else:
+        reads = response.aiter_raw()
+    response.aiter_raw = partial(_keep_reads, reads, blocks, wire)
     response.aclose = _stay_open
     try:
         async for _ in stream:
@@ -229,18 +234,26 @@ class WrapperReader:
         """
         wrapper: Any = None
         async with StallWatch(silence_s, lambda: self.chat.finish_reason, is_break) as watch:
+            # Observe before the first read: if LiteLLM only fakes a stream, the first item is the whole answer.
+            wrapper = self._observe(watch)
             async for chunk in self._stream:
                 watch.note_data()
                 batch: list[Delta] = []
                 self.chat.read(chunk.model_dump(), batch)
                 if batch:
                     deliver(batch)
-                if wrapper is None:
-                    wrapper = find_wrapper(self._stream)
-                    wrapper.completion_stream = _Observed(wrapper.completion_stream, self._note, watch)
+                if wrapper is None:  # the stream of a text completion creates its wrapper at the first read
+                    wrapper = self._observe(watch)
                 await asyncio.sleep(0)
         if not getattr(wrapper, "received_finish_reason", None):
             raise IncompleteAnswer("the stream ended before the answer was complete (no finish reason was seen)")
+
+    def _observe(self, watch: StallWatch) -> Any:
+        """Observe the inner stream of LiteLLM's wrapper. Return the wrapper; None if it does not exist yet."""
+        wrapper = find_wrapper(self._stream)
+        if wrapper is not None:
+            wrapper.completion_stream = _Observed(wrapper.completion_stream, self._note, watch)
+        return wrapper
 
     def _note(self, item: object) -> None:
         usage: Any = cast(Any, item).get("usage") if isinstance(item, dict) else getattr(item, "usage", None)

@@ -76,8 +76,9 @@ class AnthropicMessagesWire(Wire):
         elif kind == "message_stop":
             for block in self._blocks.values():  # some compatible servers send no content_block_stop
                 content = block.content
-                if block.pieces or content.get("input") or content.get("data") or content.get("content") is not None:
-                    self._stop(block, batch)  # a block that has none of these is incomplete
+                has_some = block.pieces or any(content.get(name) for name in ("input", "data", "signature"))
+                if has_some or content.get("content") is not None:
+                    self._stop(block, batch)  # a block that has none of these is taken as incomplete
             self.replace_halves(batch)
             self.is_complete = self.is_done = True
 

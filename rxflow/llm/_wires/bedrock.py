@@ -92,6 +92,7 @@ class _Block:
     call_index: int | None = None
     has_arguments: bool = False
     server_tool: dict[str, Any] | None = None
+    image: dict[str, Any] = field(default_factory=dict[str, Any])
     reasoning: list[str] = field(default_factory=list[str])
     signature: str = ""
     redacted: str = ""
@@ -135,7 +136,7 @@ class BedrockConverseWire(Wire):
     def _block(self, said: dict[str, Any]) -> _Block:
         """Return the block that an event belongs to. Create the block at its first event.
 
-        Only blocks of tools have a start event, so the first event may be a delta.
+        Blocks of text and of reasoning have no start event, so the first event may be a delta.
         """
         index = check(int, "contentBlockIndex", said["contentBlockIndex"])
         block = self._blocks.get(index)
@@ -150,6 +151,8 @@ class BedrockConverseWire(Wire):
             self._call_count += 1
             call_id = check(str, "the id of a tool call", tool["toolUseId"])
             batch.append(ToolCallDelta(block.call_index, call_id, check(str, "the name of a tool call", tool["name"])))
+        elif "image" in start:
+            block.image = get_object(start, "image")
         elif start:
             block.server_tool = dict(start)
 
@@ -174,7 +177,7 @@ class BedrockConverseWire(Wire):
         elif "citation" in delta:
             batch.append(PartDelta("citation", delta["citation"]))
         elif "image" in delta:
-            batch.append(PartDelta("image", delta["image"]))
+            batch.append(PartDelta("image", block.image | get_object(delta, "image")))
 
     def _stop(self, block: _Block, batch: list[Delta]) -> None:
         if block.call_index is not None and not block.has_arguments:

@@ -56,7 +56,7 @@ class OpenAIChatWire(Wire):
             if delta:
                 self._read_delta(delta, batch)
             elif isinstance(choice.get("text"), str) and choice["text"]:
-                batch.append(self.join("content", choice["text"]))  # a text completion
+                self.add_text(choice["text"], batch)  # a text completion
             reason = choice.get("finish_reason")
             if reason:
                 self._finish(check(str, "finish_reason", reason), batch)
@@ -92,7 +92,7 @@ class OpenAIChatWire(Wire):
         self._read_reasoning(delta, batch)
         refusal = delta.get("refusal")
         if refusal:
-            batch.append(RefusalDelta(self.join("refusal", check(str, "refusal", refusal))))
+            self._add_refusal(check(str, "refusal", refusal), batch)
         batch.extend(map(self._read_call, delta.get("tool_calls") or ()))
         function_call = delta.get("function_call")
         if function_call:
@@ -105,21 +105,17 @@ class OpenAIChatWire(Wire):
     def _read_parts(self, parts: list[Any], batch: list[Delta]) -> None:
         """Parse content that is a list, as Mistral's reasoning models and some gateways send it."""
         for part in parts:
-            kind = part.get("type")
+            kind = part.get("type") or ("text" if "text" in part else "unknown")
             if kind == "text":
-                text = self.join("content", check(str, "a part's text", part.get("text") or ""))
-                if text:
-                    batch.append(text)
+                self.add_text(part.get("text") or "", batch)
             elif kind == "thinking":
                 text = "".join(str(each.get("text") or "") for each in part.get("thinking") or ())
                 self._add_reasoning(text, batch)
             elif kind == "refusal":
-                text = self.join("refusal", check(str, "a part's refusal", part.get("refusal") or ""))
-                if text:
-                    batch.append(RefusalDelta(text))
+                self._add_refusal(check(str, "a part's refusal", part.get("refusal") or ""), batch)
             else:
                 batch.append(PartDelta("citation" if kind == "reference" else str(kind), part))
-            self._keep_part(part)
+            self._keep_part({**part, "type": kind})
 
     def _keep_part(self, part: dict[str, Any]) -> None:
         """Keep a part, because it may have to be sent back to the provider.
@@ -129,7 +125,7 @@ class OpenAIChatWire(Wire):
         """
         last = self._content_parts[-1] if self._content_parts else None
         if last is None or last["type"] != part["type"] or part["type"] not in ("text", "thinking"):
-            self._content_parts.append(dict(part))
+            self._content_parts.append(part)
         elif part["type"] == "text":
             last["text"] = (last.get("text") or "") + (part.get("text") or "")
         else:
@@ -147,6 +143,11 @@ class OpenAIChatWire(Wire):
         # OpenRouter repeats the text of the details in ``reasoning``, so the loop above has added it. Other gateways
         # send the text only in the details.
         self._add_reasoning("".join(str(each.get("text") or each.get("summary") or "") for each in details), batch)
+
+    def _add_refusal(self, text: str, batch: list[Delta]) -> None:
+        text = self.join("refusal", text)
+        if text:
+            batch.append(RefusalDelta(text))
 
     def _add_reasoning(self, text: str, batch: list[Delta]) -> None:
         text = self.join("reasoning", text)

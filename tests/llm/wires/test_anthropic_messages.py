@@ -178,6 +178,14 @@ def test_blocks_that_are_not_stopped_end_with_the_message() -> None:
     assert got.wire.message["thinking_blocks"] == [{"type": "thinking", "thinking": "Hm.", "signature": ""}]
 
 
+@pytest.mark.parametrize("is_in_the_start", [True, False])
+def test_thinking_that_is_neither_shown_nor_stopped_keeps_its_signature(is_in_the_start: bool) -> None:
+    start = {"type": "thinking", "thinking": "", "signature": "U0lH" if is_in_the_start else ""}
+    begun = block(0, start, *[{"type": "signature_delta", "signature": "U0lH"}] * (not is_in_the_start))[:-1]
+    got = answer(*begun, *text(1, "Hi")[:-1], end(), STOP)
+    assert got.wire.message["thinking_blocks"] == [{"type": "thinking", "thinking": "", "signature": "U0lH"}]
+
+
 def test_blocks_that_are_whole_from_their_start_need_no_stop() -> None:
     redacted = {"type": "redacted_thinking", "data": "c2VjcmV0"}
     result: dict[str, Any] = {"type": "web_search_tool_result", "tool_use_id": "1", "content": []}

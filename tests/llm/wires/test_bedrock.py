@@ -100,6 +100,12 @@ def test_what_a_tool_of_the_server_did_is_a_part() -> None:
     assert got.calls == []
 
 
+def test_an_image_is_a_part_with_its_format() -> None:
+    source = {"source": {"bytes": "aGk="}}
+    got = answer(begin(0, image={"format": "png"}), delta(0, image=source), end_of(0), delta(1, image=source), stop())
+    assert got.parts == [("image", {"format": "png"} | source), ("image", source)]
+
+
 @pytest.mark.parametrize(("reason", "finish"), [("max_tokens", "length"), ("guardrail_intervened", "content_filter")])
 def test_finish_reasons_are_openais_words_where_there_is_one(reason: str, finish: str) -> None:
     assert answer(delta(0, text="Hi"), stop(reason)).wire.finish_reason == finish

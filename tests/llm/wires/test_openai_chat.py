@@ -258,3 +258,19 @@ def test_a_later_report_without_numbers_does_not_take_the_usage_back() -> None:
 def test_a_part_of_text_may_be_null() -> None:
     parts = [{"type": "text", "text": None}, {"type": "text", "text": "Hi"}]
     assert answer(chunk(content=parts), chunk("stop")).text == "Hi"
+
+
+def test_a_part_of_text_may_have_no_type() -> None:
+    got = answer(chunk(content=[{"text": "Hel"}, {"text": "lo"}]), chunk(content=[{"type": None, "text": "!"}]))
+    assert (got.deltas, got.parts) == (["Hel", "lo", "!"], [])
+
+
+def test_a_part_that_is_unknown_is_passed_on() -> None:
+    strange: dict[str, Any] = {"json": {}}
+    assert answer(chunk(content=[strange, strange])).parts == [("unknown", strange)] * 2
+
+
+def test_half_a_character_alone_is_shown_once_at_the_end() -> None:
+    completion = {"choices": [{"text": "\ud83d"}]}
+    assert answer(completion, {"choices": [{"finish_reason": "stop"}]}).deltas == ["\ufffd"]
+    assert answer(chunk(refusal="\ud83d"), chunk("stop")).deltas == [RefusalDelta("\ufffd")]
