@@ -156,14 +156,16 @@ class OpenAICompatibleSource:
             if response.status == 200:
                 return response
             body = bytearray()
-            async with aclosing(_read_blocks(response)) as blocks:
-                try:
+            try:
+                async with aclosing(_read_blocks(response)) as blocks:
                     async for block in blocks:
                         body += block
                         if len(body) >= MAX_ERROR_BYTES:
                             break
-                finally:
-                    response.close()
+            except (aiohttp.ClientError, OSError):
+                pass  # the status and the headers say enough, even if the body breaks off
+            finally:
+                response.close()
         raise RefusedRequest(response.status, _read_error(bytes(body)), dict(response.headers))
 
     @property
