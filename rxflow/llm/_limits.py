@@ -16,6 +16,7 @@ import math
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from rxflow._lazy import extra
@@ -313,7 +314,13 @@ def _name_pause(key: str) -> str:
     return f"rxflow-pause|{key}"
 
 
+@cache
 def _item(amount: int, period: int, namespace: str) -> RateLimitItem:
     from limits import RateLimitItemPerSecond
 
-    return RateLimitItemPerSecond(amount, period, namespace=f"rxflow-{namespace}")
+    class Item(RateLimitItemPerSecond):
+        def key_for(self, *identifiers: bytes | str | float) -> str:
+            """Return the counter's name. It does not contain the amount, so all amounts share the counter."""
+            return "/".join(map(str, (self.namespace, *identifiers, self.multiples)))
+
+    return Item(amount, period, namespace=f"rxflow-{namespace}")

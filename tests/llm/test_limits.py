@@ -55,6 +55,17 @@ class TestRequests:
         assert keys_of(provider) == ["shared", "another", "free"]
         waiting.dispose()
 
+    def test_models_with_other_limits_share_it(self, provider: Loopback) -> None:
+        assert limited(provider, "mixed", max_rpm=3).call("Hi") is not None
+        assert limited(provider, "mixed", max_rpm=2).call("Hi") is not None
+        assert limited(provider, "mixed", max_rpm=3).call("Hi") is not None
+        waiting = [ask(limited(provider, "mixed", max_rpm=rpm)) for rpm in (3, 2)]
+        assert limited(provider, "unmixed", max_rpm=1).call("Hi") is not None
+        ask_without_limits(provider)
+        assert keys_of(provider) == ["mixed"] * 3 + ["unmixed", "free"]
+        for each in waiting:
+            each.dispose()
+
     @pytest.mark.parametrize(
         "given",
         [
@@ -163,6 +174,15 @@ class TestTokens:
         second = ask(llm)
         ask_without_limits(provider)
         assert keys_of(provider) == ["tokens", "free"]
+        second.dispose()
+
+    def test_what_an_answer_took_counts_for_models_with_other_limits(self, provider: Loopback) -> None:
+        provider.script(Reply(text="long " * 50))
+        assert limited(provider, "more tokens", max_tpm=50).call("Hi").startswith("long")
+        second = ask(limited(provider, "more tokens", max_tpm=30))
+        assert limited(provider, "others", max_tpm=30).call("Hi") is not None
+        ask_without_limits(provider)
+        assert keys_of(provider) == ["more tokens", "others", "free"]
         second.dispose()
 
     def test_an_answer_that_a_resumed_run_repeats_does_not_count_again(self) -> None:
