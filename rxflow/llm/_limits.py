@@ -143,7 +143,7 @@ class _Queues:
 class _Slot:
     """A free slot. It was counted for a call, but the call was cancelled before it could use the slot.
 
-    Another call may use the slot until the loop's clock shows ``until``.
+    Another call may use the slot until the loop's clock shows ``until``: then the store no longer counts the slot.
     """
 
     limits: RateLimits
@@ -200,10 +200,10 @@ class _Queue:
         while not waiter.turn.done():
             if self._take_free(waiter):
                 break
+            until = asyncio.get_running_loop().time() + waiter.limits.period  # the store's answer may take a while
             delay = await self._counters.take(waiter.limits, waiter.tokens)
             if delay <= 0:
                 if waiter.turn.done():
-                    until = asyncio.get_running_loop().time() + waiter.limits.period
                     self._free.append(_Slot(waiter.limits, waiter.tokens, until))
                 break
             await asyncio.wait([waiter.turn], timeout=delay)  # ends early if the call is cancelled
