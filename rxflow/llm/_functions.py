@@ -170,7 +170,7 @@ def offering_in_text(source: Source, request: Request) -> Observable[Delta]:
     instructions = [_instructions(request)] if request.may_call_tools and request.functions else []
     worded = replace(
         request,
-        messages=[*instructions, *map(_in_words, request.messages)],
+        messages=[*instructions, *_describe_tool_use(request.messages)],
         tools=[tool for tool in request.tools if "function" not in tool],  # only the provider's own tools
         parameters=_without_tool_choice(request.parameters),
         hints=_without_tool_choice(request.hints),
@@ -316,17 +316,31 @@ def _instructions(request: Request) -> Message:
     }
 
 
-def _in_words(message: Message) -> Message:
-    """Replace the tool calls or the tool result in ``message`` by plain text. Return other messages unchanged.
+def _describe_tool_use(messages: Sequence[Message]) -> Iterator[Message]:
+    """Yield ``messages`` with plain text instead of tool calls and tool results. Other messages are unchanged.
 
     A model without function calling supports only plain text.
     """
-    if message.get("role") == "tool":
-        return {"role": "user", "content": f"Result of the tool {message.get('name')}:\n{message['content']}"}
-    if message.get("tool_calls"):
-        calls = "\n".join(
-            f'{_OPEN}\n{{"name": "{call["function"]["name"]}", "arguments": {call["function"]["arguments"]}}}{_CLOSE}'
-            for call in message["tool_calls"]
-        )
-        return {"role": "assistant", "content": f"{message.get('content') or ''}\n{calls}".strip()}
-    return message
+    names: dict[str, str] = {}  # by the id of the tool call; OpenAI's messages with results have only this id
+    for message in messages:
+        if message.get("role") == "tool":
+            name = message.get("name") or names.get(message.get("tool_call_id") or "", "")
+            head = f"Result of the tool {name}".rstrip()
+            yield {"role": "user", "content": f"{head}:\n{_read_text(message.get('content'))}"}
+        elif message.get("tool_calls"):
+            calls = message["tool_calls"]
+            names |= {call["id"]: call["function"]["name"] for call in calls if call.get("id")}
+            functions = [call["function"] for call in calls]
+            fences = "\n".join(
+                f'{_OPEN}\n{{"name": "{each["name"]}", "arguments": {each["arguments"]}}}{_CLOSE}' for each in functions
+            )
+            yield {"role": "assistant", "content": f"{_read_text(message.get('content'))}\n{fences}".strip()}
+        else:
+            yield message
+
+
+def _read_text(content: Any) -> str:
+    """Return the text in the content of a message. The content may be a list of parts, or None."""
+    if isinstance(content, list):
+        return "".join(str(part.get("text") or "") for part in cast(list[Message], content))
+    return "" if content is None else str(content)

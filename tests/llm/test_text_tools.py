@@ -11,7 +11,7 @@ import reactivex as rx
 from hypothesis import given, settings, strategies as st
 
 from rxflow import LLM
-from rxflow.llm.source import Delta, ReasoningDelta, Request, Source
+from rxflow.llm.source import Delta, Ending, Message, ReasoningDelta, Request, Source
 from rxflow.tools import tool
 from rxflow.types import LLMFailed, LLMFinished, ReasoningChunk, StreamChunk, ToolCall
 from tests.loopback import Loopback, Reply
@@ -206,3 +206,22 @@ def test_a_server_of_ones_own_may_be_said_to_call_no_functions(provider: Loopbac
     (call,) = model.call("Hi", [SEARCH])
     assert call.name == "search"
     assert provider.requests[0].tools == []
+def test_a_result_is_told_with_the_name_of_its_call() -> None:
+    """OpenAI's messages have only the id of the call."""
+    source = Scripted("It is there.", native=False)
+    called = [("c1", "search"), ("c2", "look")]
+    functions = [
+        {"id": call_id, "type": "function", "function": {"name": name, "arguments": "{}"}} for call_id, name in called
+    ]
+    messages: list[Message] = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": [{"type": "text", "text": "Let me look."}], "tool_calls": functions},
+        {"role": "tool", "tool_call_id": "c2", "content": "a tern"},
+        {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "found rx"}]},
+    ]
+    outcome(source.llm.events(messages))
+    _, call, *results = [message["content"] for message in source.conversations[0]]
+    assert call == f"Let me look.\n{fence('search')}\n{fence('look')}"
+    assert results == ["Result of the tool look:\na tern", "Result of the tool search:\nfound rx"]
+
+
