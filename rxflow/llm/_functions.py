@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -154,6 +155,7 @@ def _needs_acall(name: str) -> TypeError:
 
 
 _OPEN = "```tool_call"
+_OPENING = re.compile(re.escape(_OPEN) + r"(?=[\s{])")  # "```tool_calls" is another word
 _CLOSE = "\n```"  # JSON escapes the line breaks in strings, so the arguments of a call cannot contain this text
 
 
@@ -213,8 +215,8 @@ def _emit(on_next: Callable[[Delta], None], deltas: Iterator[Delta]) -> None:
 class _FenceReader:
     """Splits the text of an answer into visible text and tool calls. The text may arrive in pieces.
 
-    Each tool call is in a fence, which begins with ``_OPEN`` and ends with ``_CLOSE``. The content of a fence is held
-    back until the fence is closed. White space around a fence is dropped.
+    Each tool call is in a fence, which begins with ``_OPEN`` and white space or a brace, and ends with ``_CLOSE``. The
+    content of a fence is held back until the fence is closed. White space around a fence is dropped.
 
     Other text is held back in two cases: it may be the beginning of a fence, or it is white space that a fence may
     follow. So the visible text does not depend on how the answer is split into deltas.
@@ -232,15 +234,16 @@ class _FenceReader:
     def feed(self, text: str) -> Iterator[Delta]:
         text = self._end + text
         start = 0
-        while (at := text.find(self._marker, start)) >= 0:
+        while (at := self._find_marker(text, start)) >= 0:
             before = self._release(text[start:at])
-            start = at + len(self._marker)
+            start = at + len(_CLOSE if self._inside else _OPEN)
             self._inside = not self._inside
             if self._inside:
                 yield from self._text(before.rstrip())
             else:
                 yield from self._call(before)
-        end = len(text) - count_overlap(text[start:], self._marker)
+        # ``_OPEN`` at the end of the text is held back too, because the next character decides.
+        end = len(text) - count_overlap(text[start:], _CLOSE if self._inside else f"{_OPEN}\n")
         kept, self._end = text[start:end], text[end:]
         if not self._inside:
             free = kept.rstrip()
@@ -264,9 +267,12 @@ class _FenceReader:
             held, self._end = self._release(self._end), ""
             yield from self._text(held)
 
-    @property
-    def _marker(self) -> str:
-        return _CLOSE if self._inside else _OPEN
+    def _find_marker(self, text: str, start: int) -> int:
+        """Return the position of the next marker in ``text``; -1 if there is none."""
+        if self._inside:
+            return text.find(_CLOSE, start)
+        found = _OPENING.search(text, start)
+        return -1 if found is None else found.start()
 
     def _release(self, text: str) -> str:
         """Return the held text followed by ``text``, and clear the held text."""
