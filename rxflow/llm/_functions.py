@@ -186,7 +186,9 @@ def offering_in_text(source: Source, request: Request) -> Observable[Delta]:
                 _emit(observer.on_next, reader.feed(delta))
             elif isinstance(delta, Ending):
                 _emit(observer.on_next, reader.flush())
-                observer.on_next(replace(delta, finish_reason="tool_calls") if reader.calls else delta)
+                # Other reasons stay: "length" and "content_filter" report that the answer was cut off.
+                calls_tools = reader.calls and delta.finish_reason in ("stop", None)
+                observer.on_next(replace(delta, finish_reason="tool_calls") if calls_tools else delta)
             else:
                 observer.on_next(delta)
 

@@ -111,6 +111,21 @@ def test_a_longer_word_is_not_the_beginning_of_a_call(text: str, cut: Callable[[
     assert (finished.text, finished.tool_calls) == (text, ())
 
 
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
+def test_an_answer_that_was_cut_off_in_a_call_says_why(reason: str) -> None:
+    answer: list[Delta] = [fence("search", query="a"), '\n```tool_call\n{"name": "search", "argum', Ending(reason)]
+    finished = outcome(Scripted(answer, native=False).llm.events("Hi", [SEARCH])).one(LLMFinished)
+    assert finished.finish_reason == reason
+    assert [call.name for call in finished.tool_calls] == ["search", ""]
+
+
+@pytest.mark.parametrize("reason", ["stop", None])
+def test_an_answer_that_ends_after_a_call_says_so(reason: str | None) -> None:
+    answer: list[Delta] = [fence("search", query="a"), Ending(reason)]
+    finished = outcome(Scripted(answer, native=False).llm.events("Hi", [SEARCH])).one(LLMFinished)
+    assert finished.finish_reason == "tool_calls"
+
+
 @pytest.mark.parametrize("end", ["", "\n", "```", "\n``"])
 def test_a_call_that_was_never_closed_counts(end: str) -> None:
     (call,) = said('```tool_call\n{"name": "search", "arguments": {"query": "rx"}}' + end).one(LLMFinished).tool_calls
