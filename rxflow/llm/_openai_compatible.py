@@ -162,6 +162,8 @@ class OpenAICompatibleSource:
                         body += block
                         if len(body) >= MAX_ERROR_BYTES:
                             break
+            except TimeoutError:
+                raise
             except (aiohttp.ClientError, OSError):
                 pass  # the status and the headers say enough, even if the body breaks off
             finally:
