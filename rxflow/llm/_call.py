@@ -350,7 +350,7 @@ class _Answer:
         if not self._noted.take():
             return
         usage, cost = self.usage, self._ending.cost
-        if self._ending is _NO_ENDING and usage.is_reported:
+        if cost is None and usage.is_estimated:
             cost = estimate_cost(self._request.model, usage, self._request.parameters.get("service_tier"))
         self._bill = usage, cost
         self._emitter.scope.ledger.note(usage, cost)

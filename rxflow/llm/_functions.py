@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -154,6 +155,7 @@ def _needs_acall(name: str) -> TypeError:
 
 
 _OPEN = "```tool_call"
+_OPENING = re.compile(re.escape(_OPEN) + r"(?=[\s{])")  # "```tool_calls" is another word
 _CLOSE = "\n```"  # JSON escapes the line breaks in strings, so the arguments of a call cannot contain this text
 
 
@@ -170,7 +172,7 @@ def offering_in_text(source: Source, request: Request) -> Observable[Delta]:
     instructions = [_instructions(request)] if request.may_call_tools and request.functions else []
     worded = replace(
         request,
-        messages=[*instructions, *map(_in_words, request.messages)],
+        messages=[*instructions, *_describe_tool_use(request.messages)],
         tools=[tool for tool in request.tools if "function" not in tool],  # only the provider's own tools
         parameters=_without_tool_choice(request.parameters),
         hints=_without_tool_choice(request.hints),
@@ -184,7 +186,9 @@ def offering_in_text(source: Source, request: Request) -> Observable[Delta]:
                 _emit(observer.on_next, reader.feed(delta))
             elif isinstance(delta, Ending):
                 _emit(observer.on_next, reader.flush())
-                observer.on_next(replace(delta, finish_reason="tool_calls") if reader.calls else delta)
+                # Other reasons stay: "length" and "content_filter" report that the answer was cut off.
+                calls_tools = reader.calls and delta.finish_reason in ("stop", None)
+                observer.on_next(replace(delta, finish_reason="tool_calls") if calls_tools else delta)
             else:
                 observer.on_next(delta)
 
@@ -213,8 +217,8 @@ def _emit(on_next: Callable[[Delta], None], deltas: Iterator[Delta]) -> None:
 class _FenceReader:
     """Splits the text of an answer into visible text and tool calls. The text may arrive in pieces.
 
-    Each tool call is in a fence, which begins with ``_OPEN`` and ends with ``_CLOSE``. The content of a fence is held
-    back until the fence is closed. White space around a fence is dropped.
+    Each tool call is in a fence, which begins with ``_OPEN`` and white space or a brace, and ends with ``_CLOSE``. The
+    content of a fence is held back until the fence is closed. White space around a fence is dropped.
 
     Other text is held back in two cases: it may be the beginning of a fence, or it is white space that a fence may
     follow. So the visible text does not depend on how the answer is split into deltas.
@@ -232,15 +236,16 @@ class _FenceReader:
     def feed(self, text: str) -> Iterator[Delta]:
         text = self._end + text
         start = 0
-        while (at := text.find(self._marker, start)) >= 0:
+        while (at := self._find_marker(text, start)) >= 0:
             before = self._release(text[start:at])
-            start = at + len(self._marker)
+            start = at + len(_CLOSE if self._inside else _OPEN)
             self._inside = not self._inside
             if self._inside:
                 yield from self._text(before.rstrip())
             else:
                 yield from self._call(before)
-        end = len(text) - count_overlap(text[start:], self._marker)
+        # ``_OPEN`` at the end of the text is held back too, because the next character decides.
+        end = len(text) - count_overlap(text[start:], _CLOSE if self._inside else f"{_OPEN}\n")
         kept, self._end = text[start:end], text[end:]
         if not self._inside:
             free = kept.rstrip()
@@ -264,9 +269,12 @@ class _FenceReader:
             held, self._end = self._release(self._end), ""
             yield from self._text(held)
 
-    @property
-    def _marker(self) -> str:
-        return _CLOSE if self._inside else _OPEN
+    def _find_marker(self, text: str, start: int) -> int:
+        """Return the position of the next marker in ``text``; -1 if there is none."""
+        if self._inside:
+            return text.find(_CLOSE, start)
+        found = _OPENING.search(text, start)
+        return -1 if found is None else found.start()
 
     def _release(self, text: str) -> str:
         """Return the held text followed by ``text``, and clear the held text."""
@@ -316,17 +324,31 @@ def _instructions(request: Request) -> Message:
     }
 
 
-def _in_words(message: Message) -> Message:
-    """Replace the tool calls or the tool result in ``message`` by plain text. Return other messages unchanged.
+def _describe_tool_use(messages: Sequence[Message]) -> Iterator[Message]:
+    """Yield ``messages`` with plain text instead of tool calls and tool results. Other messages are unchanged.
 
     A model without function calling supports only plain text.
     """
-    if message.get("role") == "tool":
-        return {"role": "user", "content": f"Result of the tool {message.get('name')}:\n{message['content']}"}
-    if message.get("tool_calls"):
-        calls = "\n".join(
-            f'{_OPEN}\n{{"name": "{call["function"]["name"]}", "arguments": {call["function"]["arguments"]}}}{_CLOSE}'
-            for call in message["tool_calls"]
-        )
-        return {"role": "assistant", "content": f"{message.get('content') or ''}\n{calls}".strip()}
-    return message
+    names: dict[str, str] = {}  # by the id of the tool call; OpenAI's messages with results have only this id
+    for message in messages:
+        if message.get("role") == "tool":
+            name = message.get("name") or names.get(message.get("tool_call_id") or "", "")
+            head = f"Result of the tool {name}".rstrip()
+            yield {"role": "user", "content": f"{head}:\n{_read_text(message.get('content'))}"}
+        elif message.get("tool_calls"):
+            calls = message["tool_calls"]
+            names |= {call["id"]: call["function"]["name"] for call in calls if call.get("id")}
+            functions = [call["function"] for call in calls]
+            fences = "\n".join(
+                f'{_OPEN}\n{{"name": "{each["name"]}", "arguments": {each["arguments"]}}}{_CLOSE}' for each in functions
+            )
+            yield {"role": "assistant", "content": f"{_read_text(message.get('content'))}\n{fences}".strip()}
+        else:
+            yield message
+
+
+def _read_text(content: Any) -> str:
+    """Return the text in the content of a message. The content may be a list of parts, or None."""
+    if isinstance(content, list):
+        return "".join(str(part.get("text") or "") for part in cast(list[Message], content))
+    return "" if content is None else str(content)

@@ -16,6 +16,7 @@ import math
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from rxflow._lazy import extra
@@ -142,7 +143,7 @@ class _Queues:
 class _Slot:
     """A free slot. It was counted for a call, but the call was cancelled before it could use the slot.
 
-    Another call may use the slot until the loop's clock shows ``until``.
+    Another call may use the slot until the loop's clock shows ``until``: then the store no longer counts the slot.
     """
 
     limits: RateLimits
@@ -199,10 +200,10 @@ class _Queue:
         while not waiter.turn.done():
             if self._take_free(waiter):
                 break
+            until = asyncio.get_running_loop().time() + waiter.limits.period  # the store's answer may take a while
             delay = await self._counters.take(waiter.limits, waiter.tokens)
             if delay <= 0:
                 if waiter.turn.done():
-                    until = asyncio.get_running_loop().time() + waiter.limits.period
                     self._free.append(_Slot(waiter.limits, waiter.tokens, until))
                 break
             await asyncio.wait([waiter.turn], timeout=delay)  # ends early if the call is cancelled
@@ -313,7 +314,13 @@ def _name_pause(key: str) -> str:
     return f"rxflow-pause|{key}"
 
 
+@cache
 def _item(amount: int, period: int, namespace: str) -> RateLimitItem:
     from limits import RateLimitItemPerSecond
 
-    return RateLimitItemPerSecond(amount, period, namespace=f"rxflow-{namespace}")
+    class Item(RateLimitItemPerSecond):
+        def key_for(self, *identifiers: bytes | str | float) -> str:
+            """Return the counter's name. It does not contain the amount, so all amounts share the counter."""
+            return "/".join(map(str, (self.namespace, *identifiers, self.multiples)))
+
+    return Item(amount, period, namespace=f"rxflow-{namespace}")

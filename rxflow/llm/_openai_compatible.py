@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.request import getproxies_environment
+from urllib.request import getproxies_environment, proxy_bypass
 
 from pydantic_core import from_json, to_json
 from reactivex import Observable
@@ -38,6 +38,7 @@ from rxflow.llm.source import Delta, Ending, Request
 
 if TYPE_CHECKING:
     import aiohttp  # imported in functions: it takes 0.1 s and 10 MB, and the embedded model does not need it
+    from yarl import URL
 
 _MAX_HEADER_BYTES = 1 << 16  # per line; aiohttp's default of 8 kB is less than some gateways send
 
@@ -147,20 +148,26 @@ class OpenAICompatibleSource:
             session = get_resource("aiohttp session", _create_session)
             limits = aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout, sock_read=self._read_timeout)
             try:
-                response = await session.post(f"{url}/chat/completions", data=json, headers=headers, timeout=limits)
+                response = await session.post(
+                    f"{url}/chat/completions", data=json, headers=headers, timeout=limits, proxy=_find_proxy(URL(url))
+                )
             except (aiohttp.ClientError, OSError) as error:
                 raise LostConnection(str(URL(url).origin())) from error
             if response.status == 200:
                 return response
             body = bytearray()
-            async with aclosing(_read_blocks(response)) as blocks:
-                try:
+            try:
+                async with aclosing(_read_blocks(response)) as blocks:
                     async for block in blocks:
                         body += block
                         if len(body) >= MAX_ERROR_BYTES:
                             break
-                finally:
-                    response.close()
+            except TimeoutError:
+                raise
+            except (aiohttp.ClientError, OSError):
+                pass  # the status and the headers say enough, even if the body breaks off
+            finally:
+                response.close()
         raise RefusedRequest(response.status, _read_error(bytes(body)), dict(response.headers))
 
     @property
@@ -264,10 +271,17 @@ def _create_session() -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),
         max_line_size=_MAX_HEADER_BYTES,
         max_field_size=_MAX_HEADER_BYTES,
-        # aiohttp uses a proxy of the environment only with trust_env. But with trust_env, aiohttp also reads ~/.netrc,
-        # and a password there would replace the API key. So trust_env is set only if there is a proxy.
-        trust_env=bool(getproxies_environment()),
     )
+
+
+def _find_proxy(url: URL) -> str | None:
+    """Return the proxy for ``url`` from the environment variables. If there is none, return None."""
+    # With trust_env, aiohttp 3.14 would find the proxy itself. But it would also look for a password in ~/.netrc, and
+    # refuse every request with an API key to a host that has a password there.
+    proxies = getproxies_environment()
+    if not proxies or proxy_bypass(url.host or ""):
+        return None
+    return proxies.get(url.scheme)
 
 
 async def _read_blocks(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:

@@ -6,6 +6,7 @@ provided: sk-…"), the whole request with its headers, or a web page of megabyt
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from base64 import b64encode
@@ -16,9 +17,11 @@ from urllib.parse import quote, unquote
 
 from pydantic_core import from_json
 
-# The last alternative matches the environment variable AWS_BEARER_TOKEN_BEDROCK, which litellm reads.
+# The last alternative matches the environment variable AWS_BEARER_TOKEN_BEDROCK, which litellm reads. The parameter
+# prompt_cache_key of OpenAI's API only names a conversation.
 _NAMES = re.compile(
-    r"(?:keys?|token|secrets?|passwords?|credentials|authorization|cookie|jwt|bearer_token_bedrock)$", re.IGNORECASE
+    r"(?:(?<!prompt_cache_)keys?|token|secrets?|passwords?|credentials|authorization|cookie|jwt|bearer_token_bedrock)$",
+    re.IGNORECASE,
 )
 _SCHEMA_FIELDS = ("properties", "$defs", "definitions")  # fields of a JSON schema that map names to schemas
 _USER_IN_A_URL = re.compile(r"://([^/?#\s]+)@")
@@ -27,6 +30,10 @@ _MIN_SECRET_LENGTH = (
     8  # characters. Shorter secrets are not masked: they protect nothing, and may be words of the message.
 )
 _MASK = "***"
+_FIELDS: dict[type[BaseException], tuple[str, ...]] = {  # shown by str(), and not in vars()
+    OSError: ("strerror", "filename", "filename2"),
+    ImportError: ("msg", "name", "path"),
+}
 _MAX_TEXT_LENGTH = 4000  # characters. Longer texts in errors are cut off.
 
 
@@ -46,9 +53,10 @@ def find_keys(*given: object) -> list[str]:
     # the second, the characters that a query allows are not quoted. ``errors`` is needed because an environment
     # variable may contain bytes that are not text.
     found |= {quote(key, safe=safe, errors="replace") for key in found for safe in ("", _SAFE_IN_A_QUERY)}
-    # Add each key as repr() shows it. JSON shows most keys in the same way. For example, both escape the line breaks in
-    # a private key.
-    found |= {repr(key)[1:-1] for key in found}
+    # Add each key as repr() and JSON show it. For example, both escape the line breaks in a private key.
+    found |= {
+        shown[1:-1] for key in found for shown in (repr(key), json.dumps(key), json.dumps(key, ensure_ascii=False))
+    }
     # The longest first, because a key may contain a shorter one.
     return sorted((key for key in found if len(key) >= _MIN_SECRET_LENGTH), key=len, reverse=True)
 
@@ -73,7 +81,8 @@ def _secrets_in(given: object, *, is_named: bool = True) -> Iterator[str]:
             name, _, password = user.partition(":")
             yield password or name
             yield unquote(password or name)
-            yield b64encode(unquote(user).encode(errors="replace")).decode()  # HTTP sends this after "Basic"
+            sent = f"{unquote(name)}:{unquote(password)}"  # HTTP sends this after "Basic", encoded
+            yield b64encode(sent.encode(errors="replace")).decode()
 
 
 def _is_secret(name: object, value: object) -> bool:
@@ -108,15 +117,21 @@ def _mask_inside(holder: str, value: Any) -> Any:
 
 
 def redact_error(error: BaseException, keys: Sequence[str]) -> None:
-    """Mask the API keys in ``error`` and in its causes, and shorten long texts. The errors are changed in place."""
+    """Mask the API keys in ``error`` and in its causes, and shorten long texts. The errors are changed in place.
+
+    The members of an exception group count as causes.
+    """
     following: list[BaseException] = [error]
     seen: set[int] = set()
     while following:
         each: Any = following.pop()
         seen.add(id(each))
         each.args = tuple(_redact(value, keys) for value in each.args)
-        attributes = cast(dict[str, Any], vars(each))
-        for name, value in list(attributes.items()):
+        attributes = dict(cast(dict[str, Any], vars(each)))
+        for kind, names in _FIELDS.items():
+            if isinstance(each, kind):
+                attributes |= {name: getattr(each, name, None) for name in names}
+        for name, value in attributes.items():
             better = _redact(value, keys)
             if better is not value:
                 setattr(each, name, better)
@@ -126,6 +141,7 @@ def redact_error(error: BaseException, keys: Sequence[str]) -> None:
             cause: BaseException | None = getattr(each, link, None)
             if cause is not None and id(cause) not in seen:
                 following.append(cause)
+        following += _list_members(each)
     _cut_off_what_still_shows(error, keys, set())
 
 
@@ -140,6 +156,13 @@ def _cut_off_what_still_shows(error: BaseException, keys: Sequence[str], seen: s
             setattr(error, link, None)
         else:
             _cut_off_what_still_shows(cause, keys, seen)
+    for member in _list_members(error):
+        if id(member) not in seen:
+            _cut_off_what_still_shows(member, keys, seen)
+
+
+def _list_members(error: BaseException) -> tuple[BaseException, ...]:
+    return cast(BaseExceptionGroup[BaseException], error).exceptions if isinstance(error, BaseExceptionGroup) else ()
 
 
 def _redact(value: Any, keys: Sequence[str]) -> Any:

@@ -45,8 +45,9 @@ class ToolCallAssembler:
 
     Providers disagree on how a delta identifies its call. The first of these rules that fits decides:
 
-    1. A delta with a known id belongs to the call with that id. But if that call is complete, and the delta has a name
-       and another index, the provider has used the id twice, and another call begins.
+    1. A delta with a known id belongs to the call with that id. But if that call is complete, and the delta has another
+       index, the provider may have used the id twice. If the delta also has a name, or if the call at its index has no
+       id of its own, the id is ignored, and the next rules decide.
     2. A delta with neither name nor id, and with an unknown index, belongs to the last call without arguments. If all
        calls have arguments, the delta belongs to the last call. If there is no call yet, rule 3 decides.
     3. A delta with an unknown index begins a call.
@@ -95,8 +96,8 @@ class ToolCallAssembler:
 
     def _find(self, delta: ToolCallDelta) -> _OpenCall:
         known = self._by_id.get(delta.id) if delta.id else None
-        if known is not None and delta.name and delta.index != known.index and known.is_whole:
-            return self._begin(replace(delta, id=None))  # the provider has used the id twice
+        if known is not None and self._is_of_another(delta, known):
+            return self._find(replace(delta, id=None))  # the provider has used the id twice
         if known is not None:
             if delta.name and not known.name:
                 known.name = delta.name
@@ -111,6 +112,12 @@ class ToolCallAssembler:
         if delta.name and not at_index.name:
             at_index.name = delta.name
         return at_index
+
+    def _is_of_another(self, delta: ToolCallDelta, known: _OpenCall) -> bool:
+        if delta.index == known.index:
+            return False
+        at_index = self._by_index.get(delta.index)
+        return bool(delta.name or (at_index is not None and not at_index.has_own_id)) and known.is_whole
 
     def _call_without_arguments(self) -> _OpenCall | None:
         empty = [call for call in self._calls if not call.pieces]

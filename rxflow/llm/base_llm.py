@@ -81,16 +81,22 @@ class BaseLLM(ABC):
         stop: str | list[str] | None = None,
         **parameters: Any,
     ) -> None:
+        own = {"model": model, "temperature": temperature, "stop": stop}
         for name, declared in _list_fields(type(self)).items():
             if name in parameters:
                 setattr(self, name, parameters.pop(name))
             elif isinstance(declared, FieldInfo):
+                if declared.is_required() and own.get(name) is None:
+                    kind = type(self).__name__
+                    raise TypeError(f"{kind} needs a value for the field {name!r}; write {kind}(…, {name}=…)")
                 setattr(self, name, declared.get_default(call_default_factory=True))
             elif isinstance(declared, ModelPrivateAttr):
                 setattr(self, name, declared.get_default())
         self.model = model
         if temperature is not None or not hasattr(self, "temperature"):  # otherwise the class's own default applies
             self.temperature = temperature
+        if stop is None:
+            stop = getattr(self, "stop", None)  # the class's own default
         self.stop = [stop] if isinstance(stop, str) else list(stop or ())
         self.parameters = parameters
         self._llm = LLM(model, stop=self.stop or None, source=_CallSource(self))
@@ -186,24 +192,28 @@ class _CallSource:
     def __init__(self, llm: BaseLLM) -> None:
         self._llm = llm
         self._name = f"{type(llm).__name__}.call"
+        self._async_name = f"{type(llm).__name__}.acall"
 
     def stream(self, request: Request) -> Observable[Delta]:
         async def answer(emit: Callable[[Delta], None]) -> None:
-            reply = _Reply(emit, self._name)
             with _mute_chunks():  # if the method asks other models, their chunks must not become part of this answer
-                await reply.read(await self._ask(request))
+                name, said = await self._ask(request)
+                reply = _Reply(emit, name)
+                await reply.read(said)
             reply.end()
 
         return from_async(answer)
 
-    async def _ask(self, request: Request) -> Any:
+    async def _ask(self, request: Request) -> tuple[str, Any]:
+        """Return the name of the method that was called, and what it returned."""
         if _method(self._llm, "acall") is not _ACALL:
             try:
-                return await _resolve(self._llm.acall(*_messages(request), **_keywords(self._llm.acall, request)))
+                said = await _resolve(self._llm.acall(*_messages(request), **_keywords(self._llm.acall, request)))
+                return self._async_name, said
             except NotImplementedError:  # some classes define ``acall`` only to raise this error
                 pass
         call = partial(self._llm.call, *_messages(request), **_keywords(self._llm.call, request))
-        return await _resolve(await in_thread(call, name=self._name))
+        return self._name, await _resolve(await in_thread(call, name=self._name))
 
     async def calls_functions(self, model: str) -> bool:
         if _method(self._llm, "supports_function_calling") is BaseLLM.supports_function_calling:

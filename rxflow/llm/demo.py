@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, cast
 
 from reactivex import Observable
@@ -128,32 +130,71 @@ def _response_schema(request: Request) -> dict[str, Any] | None:
     return schema
 
 
-def _example(schema: dict[str, Any], text: str, root: dict[str, Any] | None = None) -> Any:
+def _example(
+    schema: dict[str, Any], text: str, root: dict[str, Any] | None = None, opened: frozenset[str] = frozenset()
+) -> Any:
     """Return a value that fits ``schema``, a JSON schema as pydantic writes it.
 
-    A string in the value is ``text``, unless the schema has an enum or a constant for it. ``root`` is the whole schema,
-    which has the definitions.
+    Patterns, formats, the smallest length of a string and ``multipleOf`` are ignored. A string in the value is
+    ``text``, unless the schema has an enum or a constant for it. ``root`` is the whole schema, which has the
+    definitions. ``opened`` are the definitions that the value is a part of.
+
+    Raises:
+        RecursionError: the schema is part of itself, so that no value ends.
     """
     root = root or schema
     if "$ref" in schema:
-        return _example(root["$defs"][schema["$ref"].rpartition("/")[2]], text, root)
+        name = schema["$ref"].rpartition("/")[2]
+        if name in opened:
+            raise RecursionError(f"each {name} contains another {name}")
+        return _example(root["$defs"][name], text, root, opened | {name})
     for word in ("anyOf", "oneOf", "allOf"):
         if word in schema:
-            return _example(schema[word][0], text, root)
+            return _first_example(schema[word], text, root, opened)
     if "enum" in schema or "const" in schema:
         return schema["const"] if "const" in schema else schema["enum"][0]
     match schema.get("type", "string"):
         case "object":
             properties: dict[str, Any] = schema.get("properties", {})
             required = schema.get("required", [])
-            return {name: _example(properties[name], text, root) for name in properties if name in required}
+            return {name: _example(properties[name], text, root, opened) for name in properties if name in required}
         case "array":
-            return [_example(schema.get("items", {}), text, root)] * max(1, schema.get("minItems", 1))
+            return _list(schema, text, root, opened)
         case "integer" | "number":
-            return schema.get("minimum", 1)
+            return _number(schema)
         case "boolean":
             return True
         case "null":
             return None
         case _:
-            return text
+            return text[: schema.get("maxLength")]
+
+
+def _first_example(schemas: list[dict[str, Any]], text: str, root: dict[str, Any], opened: frozenset[str]) -> Any:
+    """Return a value that fits the first of ``schemas`` with a value that ends."""
+    for schema in schemas[:-1]:
+        with suppress(RecursionError):
+            return _example(schema, text, root, opened)
+    return _example(schemas[-1], text, root, opened)
+
+
+def _list(schema: dict[str, Any], text: str, root: dict[str, Any], opened: frozenset[str]) -> list[Any]:
+    if "prefixItems" in schema:  # a tuple
+        return [_example(each, text, root, opened) for each in schema["prefixItems"]]
+    least = schema.get("minItems", 0)
+    try:
+        item = _example(schema.get("items", {}), text, root, opened)
+    except RecursionError:
+        if least:
+            raise
+        return []
+    return [item] * min(max(1, least), schema.get("maxItems", max(1, least)))
+
+
+def _number(schema: dict[str, Any]) -> float:
+    """Return a number within the limits of ``schema``: its minimum if it has one, or else 1 if that fits."""
+    least, most = schema.get("minimum", -math.inf), schema.get("maximum", math.inf)
+    above, below = schema.get("exclusiveMinimum", -math.inf), schema.get("exclusiveMaximum", math.inf)
+    candidates = (least, 1, most, above + 1, below - 1, (max(least, above) + min(most, below)) / 2)
+    fitting = (each for each in candidates if math.isfinite(each) and least <= each <= most and above < each < below)
+    return next(fitting, 1)

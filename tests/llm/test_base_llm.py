@@ -400,6 +400,16 @@ def test_every_llm_is_one() -> None:
     assert not isinstance("rxflow/demo", BaseLLM)
 
 
+@pytest.mark.parametrize("wrong", [5, [5]], ids=["answer", "tool call"])
+def test_an_error_names_the_method_that_returned_the_wrong_value(wrong: Any) -> None:
+    class Async(Answering):
+        async def acall(self, messages: Any, *_: Any, **__: Any) -> Any:
+            return wrong
+
+    assert "Async.acall " in str(outcome(Async("Done").events("Hi")).error)
+    assert "Answering.call " in str(outcome(Answering(wrong).events("Hi")).error)
+
+
 class TestFields:
     def test_what_the_class_annotates_is_set_as_pydantic_would(self) -> None:
         class Mine(BaseLLM):
@@ -439,6 +449,37 @@ class TestFields:
 
         assert [kind(model="m").temperature for kind in (Plain, AsField, Bare)] == [0.3, 0.4, None]
         assert [kind(model="m", temperature=0.0).temperature for kind in (Plain, AsField, Bare)] == [0.0, 0.0, 0.0]
+
+    def test_stop_sequences_that_the_class_declares_are_its_default(self) -> None:
+        class Plain(Answering):
+            stop = ["END"]  # noqa: RUF012 - as users write it
+
+        class AsField(Answering):
+            stop: list[str] = Field(default_factory=lambda: ["END"])
+
+        for kind in (Plain, AsField):
+            llm = kind("one END two")
+            assert llm.stop == ["END"]
+            assert llm.llm.call("Hi") == "one "
+        assert Answering("one").stop == []
+
+        class Chosen(Plain):
+            def __init__(self) -> None:
+                BaseLLM.__init__(self, "mine", stop="two")
+
+        assert Chosen().stop == ["two"]
+
+    def test_a_field_that_must_be_given_is_asked_for(self) -> None:
+        class Mine(BaseLLM):
+            model: str = Field(description="The name.")
+            token: str = Field(description="The key.")
+
+            def call(self, messages: Any, **_: Any) -> str:
+                return "Done"
+
+        assert Mine(model="m", token="t").token == "t"
+        with pytest.raises(TypeError, match=r"Mine needs a value for the field 'token'; write Mine\(…, token=…\)"):
+            Mine(model="m")
 
     def test_one_without_call_cannot_be_made(self) -> None:
         class Silent(BaseLLM): ...

@@ -118,6 +118,34 @@ def test_it_gives_structured_answers() -> None:
     assert bird.name
 
 
+class Nest(BaseModel):
+    name: str
+    nests: list["Nest"]
+
+
+class Trip(BaseModel):
+    leg: tuple[int, str]
+    legs: tuple[float, ...]
+    above: int = Field(gt=5)
+    below: int = Field(lt=-5)
+    at_most: float = Field(le=0)
+    between: float = Field(gt=0, lt=0.5)
+    code: str = Field(max_length=3)
+    none: list[str] = Field(max_length=0)
+    three: list[str] = Field(min_length=3)
+    next: "Trip | None"
+    parts: list["Trip | Part"]
+
+
+class Part(BaseModel):
+    whole: Trip
+
+
+@pytest.mark.parametrize("model", [Nest, Trip])
+def test_its_structured_answers_fit_the_limits_of_fields(model: type[BaseModel]) -> None:
+    assert isinstance(DEMO.call("Write about wind", response_model=model), model)
+
+
 def test_it_needs_no_litellm() -> None:
     program = (
         "import sys\nfrom rxflow import LLM\nLLM('rxflow/demo').call('Hi')\n"

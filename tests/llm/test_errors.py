@@ -78,6 +78,16 @@ def test_a_401_in_words_that_litellm_does_not_know_has_the_same_advice(provider:
     assert "set OPENAI_API_KEY" in str(outcome(llm.events("Hi")).error)
 
 
+def test_a_status_counts_although_the_body_of_the_error_does_not_arrive_whole(litellm: Any) -> None:
+    head = b"HTTP/1.1 429 No\r\nretry-after: 7\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n"
+    body = b'{"error": {"message": "slow dow'
+    with Wire(script(head + body, Deed.CLOSE)) as wire:
+        llm = LLM("openai/gpt-4o", base_url=wire.url, api_key="k", max_retries=0)
+        error: Any = outcome(llm.events("Hi")).error
+    assert isinstance(error, litellm.RateLimitError)
+    assert {name.lower(): value for name, value in error.litellm_response_headers.items()}["retry-after"] == "7"
+
+
 def test_a_refused_connection_says_what_to_check(litellm: Any) -> None:
     seen = outcome(LLM("openai/gpt-4o", base_url=closed_port(), api_key="k", max_retries=0).events("Hi"))
     assert isinstance(seen.error, litellm.InternalServerError)

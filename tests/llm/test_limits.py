@@ -10,7 +10,7 @@ from reactivex.abc import DisposableBase
 from rxflow import LLM, Flow
 from rxflow._streaming.journal import Journal
 from rxflow.flow import start
-from rxflow.llm._limits import RateLimits
+from rxflow.llm._limits import RateLimits, _Counters  # pyright: ignore[reportPrivateUsage]
 from rxflow.llm.source import Ending
 from rxflow.types import UsageMetrics
 from rxflow.types.events import FlowFinished, FlowPaused, LLMRetrying
@@ -54,6 +54,17 @@ class TestRequests:
         ask_without_limits(provider)
         assert keys_of(provider) == ["shared", "another", "free"]
         waiting.dispose()
+
+    def test_models_with_other_limits_share_it(self, provider: Loopback) -> None:
+        assert limited(provider, "mixed", max_rpm=3).call("Hi") is not None
+        assert limited(provider, "mixed", max_rpm=2).call("Hi") is not None
+        assert limited(provider, "mixed", max_rpm=3).call("Hi") is not None
+        waiting = [ask(limited(provider, "mixed", max_rpm=rpm)) for rpm in (3, 2)]
+        assert limited(provider, "unmixed", max_rpm=1).call("Hi") is not None
+        ask_without_limits(provider)
+        assert keys_of(provider) == ["mixed"] * 3 + ["unmixed", "free"]
+        for each in waiting:
+            each.dispose()
 
     @pytest.mark.parametrize(
         "given",
@@ -119,6 +130,38 @@ class TestRequests:
 
         asyncio.run(asyncio.wait_for(main(), 20))
 
+    def test_a_slot_that_became_free_is_lent_only_as_long_as_it_counts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        limits = RateLimits(key="late", model="m", max_rpm=1, period=1)
+        taken: list[float] = []
+        counted, go_on = Gate(), Gate()
+        take = _Counters.take
+
+        async def take_slowly(counters: _Counters, limits: RateLimits, tokens: int) -> float:
+            taken.append(await take(counters, limits, tokens))
+            if len(taken) == 1:
+                counted.open()
+                await go_on.passed()
+                loop, late = asyncio.get_running_loop(), asyncio.get_running_loop().time() + limits.period
+                vars(loop)["time"] = lambda: late  # the store's answer took as long as the slot counts
+                loop.call_soon(vars(loop).pop, "time")
+            return taken[-1]
+
+        monkeypatch.setattr(_Counters, "take", take_slowly)
+
+        async def main() -> None:
+            stopped = asyncio.create_task(limits.acquire("a", 0))
+            await counted.passed()
+            stopped.cancel()
+            await asyncio.gather(stopped, return_exceptions=True)
+            next_call = asyncio.create_task(limits.acquire("b", 0))
+            await asyncio.sleep(0)
+            go_on.open()
+            await next_call
+
+        asyncio.run(asyncio.wait_for(main(), 20))
+        assert taken[0] == taken[-1] == 0
+        assert len(taken) > 1, "the next call used the slot after its window"
+
 
 @pytest.mark.slow
 def test_a_short_pause_does_not_end_a_longer_one() -> None:
@@ -163,6 +206,15 @@ class TestTokens:
         second = ask(llm)
         ask_without_limits(provider)
         assert keys_of(provider) == ["tokens", "free"]
+        second.dispose()
+
+    def test_what_an_answer_took_counts_for_models_with_other_limits(self, provider: Loopback) -> None:
+        provider.script(Reply(text="long " * 50))
+        assert limited(provider, "more tokens", max_tpm=50).call("Hi").startswith("long")
+        second = ask(limited(provider, "more tokens", max_tpm=30))
+        assert limited(provider, "others", max_tpm=30).call("Hi") is not None
+        ask_without_limits(provider)
+        assert keys_of(provider) == ["more tokens", "others", "free"]
         second.dispose()
 
     def test_an_answer_that_a_resumed_run_repeats_does_not_count_again(self) -> None:

@@ -11,7 +11,7 @@ from rxflow import LLM
 from rxflow.llm._call import StopSequences, cut_at_stop
 from rxflow.llm.source import Delta, Ending, ReasoningDelta, RefusalDelta, Request, ToolCallDelta
 from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import LLMFinished
+from rxflow.types.events import LLMFailed, LLMFinished
 from rxflow.types.results import UsageMetrics
 from tests.loopback import Loopback, Reply
 from tests.scripted import Scripted, calls
@@ -89,6 +89,19 @@ def test_the_connection_is_closed_at_once() -> None:
 def test_the_estimate_of_a_cut_answer_has_everything_that_came_before_the_cut(before: Delta) -> None:
     usage = answer(before, "1234 END", stop=" END").usage
     assert (usage.completion_tokens, usage.is_estimated) == (3, True)
+
+
+def test_a_cut_answer_has_the_cost_of_its_estimate(litellm_is_warm: None) -> None:
+    def bill(*pieces: Delta | BaseException) -> tuple[int | None, float | None]:
+        llm = LLM("openai/gpt-4o", source=Scripted(pieces), stop="END", max_retries=0)
+        ended = outcome(llm.events("?")).events[-1]
+        assert isinstance(ended, LLMFinished | LLMFailed)
+        return ended.usage.total_tokens, ended.cost
+
+    tokens, cost = bill("1234 END")
+    assert cost is not None
+    assert cost > 0
+    assert (tokens, cost) == bill("1234 ", OSError("gone"))
 
 
 def test_what_was_held_back_comes_before_an_error() -> None:

@@ -3,6 +3,7 @@
 import importlib
 import json
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -11,7 +12,7 @@ import reactivex as rx
 from hypothesis import given, settings, strategies as st
 
 from rxflow import LLM
-from rxflow.llm.source import Delta, ReasoningDelta, Request, Source
+from rxflow.llm.source import Delta, Ending, Message, ReasoningDelta, Request, Source
 from rxflow.tools import tool
 from rxflow.types import LLMFailed, LLMFinished, ReasoningChunk, StreamChunk, ToolCall
 from tests.loopback import Loopback, Reply
@@ -38,9 +39,15 @@ def letters(text: str) -> list[str]:
     return list(text)
 
 
+def whole(text: str) -> list[str]:
+    return [text]
+
+
 ANSWERS = st.lists(
     st.one_of(
-        st.sampled_from(["Let me look. ", "\n\n", " ", "`x` and ", "```\ncode\n```\n", "```tool", "``", "a"]),
+        st.sampled_from(
+            ["Let me look. ", "\n\n", " ", "`x` and ", "```\ncode\n```\n", "```tool", "``", "a", "```tool_calls "]
+        ),
         st.sampled_from([fence("search", query="rx"), fence("search", code="```py\nx = 1\n```"), fence("other")]),
     ),
     max_size=6,
@@ -93,6 +100,30 @@ def test_text_without_a_call_stays_as_it_is() -> None:
     seen = said(*letters(text))
     assert seen.text == text
     assert seen.one(LLMFinished).finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    "text", ["The block ```tool_calls is one format. Bye.", "```tool_call_2\n{}\n```\n", "```tool_call"]
+)
+@pytest.mark.parametrize("cut", [letters, whole], ids=["letters", "whole"])
+def test_a_longer_word_is_not_the_beginning_of_a_call(text: str, cut: Callable[[str], list[str]]) -> None:
+    finished = said(*cut(text)).one(LLMFinished)
+    assert (finished.text, finished.tool_calls) == (text, ())
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
+def test_an_answer_that_was_cut_off_in_a_call_says_why(reason: str) -> None:
+    answer: list[Delta] = [fence("search", query="a"), '\n```tool_call\n{"name": "search", "argum', Ending(reason)]
+    finished = outcome(Scripted(answer, native=False).llm.events("Hi", [SEARCH])).one(LLMFinished)
+    assert finished.finish_reason == reason
+    assert [call.name for call in finished.tool_calls] == ["search", ""]
+
+
+@pytest.mark.parametrize("reason", ["stop", None])
+def test_an_answer_that_ends_after_a_call_says_so(reason: str | None) -> None:
+    answer: list[Delta] = [fence("search", query="a"), Ending(reason)]
+    finished = outcome(Scripted(answer, native=False).llm.events("Hi", [SEARCH])).one(LLMFinished)
+    assert finished.finish_reason == "tool_calls"
 
 
 @pytest.mark.parametrize("end", ["", "\n", "```", "\n``"])
@@ -182,6 +213,25 @@ def test_a_model_without_function_calling_uses_a_tool_and_answers() -> None:
     assert call == {"role": "assistant", "content": f"Let me look.\n{fence('search', query='rx')}"}
     assert result["role"] == "user"
     assert "found rx" in result["content"]
+
+
+def test_a_result_is_told_with_the_name_of_its_call() -> None:
+    """OpenAI's messages have only the id of the call."""
+    source = Scripted("It is there.", native=False)
+    called = [("c1", "search"), ("c2", "look")]
+    functions = [
+        {"id": call_id, "type": "function", "function": {"name": name, "arguments": "{}"}} for call_id, name in called
+    ]
+    messages: list[Message] = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": [{"type": "text", "text": "Let me look."}], "tool_calls": functions},
+        {"role": "tool", "tool_call_id": "c2", "content": "a tern"},
+        {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "found rx"}]},
+    ]
+    outcome(source.llm.events(messages))
+    _, call, *results = [message["content"] for message in source.conversations[0]]
+    assert call == f"Let me look.\n{fence('search')}\n{fence('look')}"
+    assert results == ["Result of the tool look:\na tern", "Result of the tool search:\nfound rx"]
 
 
 def test_litellm_says_which_models_call_functions(provider: Loopback) -> None:

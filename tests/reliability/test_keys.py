@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 import traceback
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -361,6 +362,43 @@ def test_an_error_that_cannot_be_changed_is_not_shown_as_the_cause() -> None:
     assert error.__cause__ is last
     assert KEY not in all_that_it_says(error)
     assert "with ***" in all_that_it_says(error)
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ({"base_url": "http://opaque-token1@host/v1"}, b64encode(b"opaque-token1:").decode()),
+        ({"api_key": 'opaque"quoted"key'}, json.dumps('opaque"quoted"key')[1:-1]),
+        ({"api_key": "opaque-schlüssel"}, json.dumps("opaque-schlüssel")[1:-1]),
+    ],
+    ids=["a user without a password", "quotes in JSON", "escapes in JSON"],
+)
+def test_a_key_is_known_as_it_is_sent(given: dict[str, Any], shown: str) -> None:
+    assert any(key in shown for key in find_keys(given))
+    error = ValueError(f"refused: {shown}")
+    redact_error(error, find_keys(given))
+    assert shown not in str(error)
+
+
+def test_the_key_of_a_prompts_cache_is_no_secret() -> None:
+    source = Scripted("Hello")
+    llm = LLM("scripted", source=source, prompt_cache_key="a long conversation")
+    assert outcome(llm.events("Hi")).one(LLMStarted).parameters["prompt_cache_key"] == "a long conversation"
+    assert find_keys({"prompt_cache_key": "a long conversation"}) == find_keys()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(5, f"bad {KEY}"), OSError(5, "bad", f"/{KEY}"), ImportError(f"bad {KEY}"), ValueError(KEY)],
+    ids=["OSError", "a file name", "ImportError", "another"],
+)
+def test_a_key_is_masked_in_every_member_of_a_group(error: Exception) -> None:
+    nested = ExceptionGroup("two", [TypeError("no key"), ExceptionGroup("one", [error])])
+    outer = RuntimeError("outer")
+    outer.__cause__ = nested
+    redact_error(outer, [KEY])
+    assert outer.__cause__ is nested
+    assert KEY not in "".join(traceback.format_exception(outer)) + repr(outer.__cause__)
 
 
 def test_errors_that_lead_to_each_other_are_cleaned_too() -> None:

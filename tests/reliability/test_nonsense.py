@@ -273,6 +273,16 @@ class TestToolCalls:
         assert [each.result for each in seen.of(ToolFinished)] == ["seen a", "seen b"]
         assert seen.error is None
 
+    @pytest.mark.parametrize("name", [None, "find"])
+    def test_the_pieces_of_a_second_call_with_the_same_id_stay_together(self, name: str | None) -> None:
+        first, second = ToolCallDelta(0, "same", "look", '{"at": 1}'), ToolCallDelta(1, "same", "find", '{"at"')
+        rest = [ToolCallDelta(1, "same", name, piece) for piece in (": 2", "}")]
+        finished = outcome(Scripted([first, second, *rest]).llm.events("Hi")).one(LLMFinished)
+        assert [(each.name, each.arguments) for each in finished.tool_calls] == [
+            ("look", '{"at": 1}'),
+            ("find", '{"at": 2}'),
+        ]
+
     def test_calls_that_share_an_index_are_told_apart_by_their_ids(self, provider: Loopback, way: Way) -> None:
         first, second = (
             call(index=0, id=name, function={"name": "look", "arguments": json.dumps({"at": name})})
