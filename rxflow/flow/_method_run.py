@@ -281,7 +281,7 @@ class _Merged:
     def __init__(self, emitter: Emitter) -> None:
         self._emitter = emitter
         self._accompanying: object = _NOTHING
-        self._text: list[str | StreamChunk] = []
+        self._text: list[StreamChunk] = []  # as they were emitted, so that a retraction covers what readers drop
         self._results: list[Any] = []
         self._has_agent_answer = False
 
@@ -296,12 +296,9 @@ class _Merged:
         elif item is self._accompanying:
             self._accompanying = _NOTHING  # this event was already emitted, when it arrived inside an Accompanying
         elif isinstance(item, str):
-            self._text.append(item)
-            self._emitter.text(item)
+            self._show(self._emitter.origin.chunk(item))
         elif isinstance(item, StreamChunk):
-            if item.chunk_type is StreamChunkType.TEXT:
-                self._text.append(item)
-            self._emitter.on_next(self._label_chunk(item))
+            self._show(self._label_chunk(item))
         elif isinstance(item, Happened):
             if isinstance(item, CrewFinished | FlowFinished):
                 self._results = [item.result]
@@ -317,6 +314,11 @@ class _Merged:
         else:
             self._results = [item]
 
+    def _show(self, chunk: StreamChunk) -> None:
+        if chunk.chunk_type is StreamChunkType.TEXT:
+            self._text.append(chunk)
+        self._emitter.on_next(chunk)
+
     def _is_of_answered_agent(self, call: LLMFinished) -> bool:
         """Return whether an agent inside the method made ``call``, and an agent has already given its answer.
 
@@ -329,14 +331,15 @@ class _Merged:
 
         A retraction from this run is returned unchanged. A retraction from another run names spans of the other run.
         But the text of the other run was emitted with the span of this method. So the event to emit names the span of
-        this method.
+        this method. If it names no calls, it also covers all plain text, which has the method's ``attempt``.
         """
-        if retracted.origin.span_id.startswith(self._emitter.run.id):
-            self._text = [text for text in self._text if isinstance(text, str) or not retracted.covers(text)]
-            return retracted
-        self._text = [text for text in self._text if not isinstance(text, str) and not retracted.covers(text)]
-        here = self._emitter.origin
-        return replace(retracted, origin=here, span_ids=(here.span_id,))
+        if not retracted.origin.span_id.startswith(self._emitter.run.id):
+            here, attempts = self._emitter.origin, retracted.attempts
+            if not retracted.llm_call_ids and here.attempt not in attempts:
+                attempts = (*attempts, here.attempt)
+            retracted = replace(retracted, origin=here, attempts=attempts, span_ids=(here.span_id,))
+        self._text = [chunk for chunk in self._text if not retracted.covers(chunk)]
+        return retracted
 
     def _label_chunk(self, chunk: StreamChunk) -> StreamChunk:
         """Return ``chunk`` if it comes from this run. Otherwise return a copy that belongs to this method.
