@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from enum import Enum
+from inspect import Parameter
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -239,7 +240,7 @@ class Method:
     labels: tuple[str, ...] | None
     takes_result: bool
     requires_result: bool = False
-    payload: inspect.Parameter | None = None
+    payload: Parameter | None = None
     persist: SaveRule | None = None
     feedback: Feedback | None = None
     doc: str
@@ -343,7 +344,7 @@ def _read_method(owner: type, name: str, function: Callable[..., Any]) -> Method
     if note.is_router and not note.is_start and note.condition is None:
         raise ValueError(f"@router() on {where} has no condition; give it one, or put @start() or @listen(…) beside it")
     parameters = list(inspect.signature(function).parameters.values())
-    if not parameters or parameters[0].kind in (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD):
+    if not parameters or parameters[0].kind in (Parameter.KEYWORD_ONLY, Parameter.VAR_KEYWORD):
         raise TypeError(f"{where} needs self as its first parameter: it is called on the flow")
     asks = [p for p in parameters[1:] if note.is_start and p.name == TRIGGER_PAYLOAD and p.kind in _BY_KEYWORD]
     others = [p for p in parameters[1:] if p not in asks]
@@ -405,17 +406,22 @@ def _read_declared_labels(declared: Any) -> tuple[str, ...] | None:
 def _read_returned_labels(function: Callable[..., Any]) -> tuple[str, ...] | None:
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         return None  # the label may be the text that the generator yields
-    if getattr(getattr(function, "__code__", None), "co_filename", "") == "<string>":
+    if hasattr(function, "__wrapped__"):
+        return None  # inspect would return the source of the wrapped function, and the wrapper may change the label
+    code = getattr(function, "__code__", None)
+    if getattr(code, "co_filename", "") == "<string>":
         # The code may come from exec(). Python 3.13's inspect would then return a wrong source: that of ``python -c``.
         return None
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError):  # there is no source, for example in a shell or a frozen program
         return None
+    definition = tree.body[0]
+    if getattr(definition, "name", "") != getattr(code, "co_name", None):
+        return None  # the statement around a lambda, which has no return statements
     labels: list[str] = []
-    for value in _find_returned(tree.body[0]):
-        branches = [value.body, value.orelse] if isinstance(value, ast.IfExp) else [value]
-        for branch in branches:
+    for value in _find_returned(definition):
+        for branch in [value.body, value.orelse] if isinstance(value, ast.IfExp) else [value]:
             if not isinstance(branch, ast.Constant) or not isinstance(branch.value, str | None):
                 return None
             if branch.value is not None:
@@ -440,9 +446,5 @@ def _explain_unknown(name: str, known: set[str]) -> str:
     return f"which is neither a method nor a label of a router{meant} Known: {', '.join(sorted(known))}"
 
 
-_BY_POSITION = (
-    inspect.Parameter.POSITIONAL_ONLY,
-    inspect.Parameter.POSITIONAL_OR_KEYWORD,
-    inspect.Parameter.VAR_POSITIONAL,
-)
-_BY_KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+_BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.VAR_POSITIONAL)
+_BY_KEYWORD = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
