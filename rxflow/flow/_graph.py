@@ -208,11 +208,12 @@ def add_note(method: F, decorator: str, condition: Condition | None, **facts: An
     """Add ``condition`` and ``facts`` to the :class:`Note` of ``method``, and return ``method``.
 
     Raises:
-        ValueError: ``condition`` is given, but ``method`` already has a condition. Or ``method`` is a class.
+        ValueError: ``condition`` is given, but ``method`` already has a condition. Or ``method`` is not a method with
+            ``self``, for example a class.
     """
     name = getattr(method, "__name__", repr(method))
-    if isinstance(method, type):
-        raise ValueError(f"@{decorator}(…) goes on a method of a Flow; got the class {name}")
+    if isinstance(method, type | staticmethod | classmethod):
+        raise ValueError(f"@{decorator}(…) goes on a method of a Flow; got {method!r}")
     note = read_note(method) or Note()
     if condition is not None:
         if note.condition is not None:
@@ -315,8 +316,9 @@ def read_graph(cls: type) -> Graph:
     methods: dict[str, Method] = {}
     for base in reversed(cls.__mro__):
         for name, member in vars(base).items():
-            if read_note(member) is not None:
-                methods[name] = _read_method(base, name, member)
+            note = read_note(getattr(member, "__func__", member))  # ``__func__``: inside a staticmethod or classmethod
+            if note is not None:
+                methods[name] = _read_method(base, name, member, note)
             elif name in methods:
                 if member is not None:
                     raise ValueError(
@@ -327,11 +329,8 @@ def read_graph(cls: type) -> Graph:
     return Graph(cls.__name__, methods)
 
 
-def _read_method(owner: type, name: str, function: Callable[..., Any]) -> Method:
+def _read_method(owner: type, name: str, function: Callable[..., Any], note: Note) -> Method:
     where = f"{owner.__name__}.{name}"
-    note = read_note(function)
-    if note is None:
-        raise TypeError(f"{where} is not decorated")
     if not (note.is_start or note.is_router or note.condition):
         raise ValueError(
             f"{where} is decorated, but nothing would run it; put @start(), @listen(…) or @router(…) on it too"
@@ -343,7 +342,8 @@ def _read_method(owner: type, name: str, function: Callable[..., Any]) -> Method
         )
     if note.is_router and not note.is_start and note.condition is None:
         raise ValueError(f"@router() on {where} has no condition; give it one, or put @start() or @listen(…) beside it")
-    parameters = list(inspect.signature(function).parameters.values())
+    has_self = not isinstance(function, staticmethod | classmethod)
+    parameters = list(inspect.signature(function).parameters.values()) if has_self else []
     if not parameters or parameters[0].kind in (Parameter.KEYWORD_ONLY, Parameter.VAR_KEYWORD):
         raise TypeError(f"{where} needs self as its first parameter: it is called on the flow")
     asks = [p for p in parameters[1:] if note.is_start and p.name == TRIGGER_PAYLOAD and p.kind in _BY_KEYWORD]
