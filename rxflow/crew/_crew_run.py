@@ -360,6 +360,7 @@ def delegation_tools(
             context=context,
             tools=persona.agent.tools,
             guardrails=[] if persona.agent.guardrail is None else [persona.agent.guardrail],
+            guardrail_max_retries=persona.agent.guardrail_max_retries,
             step_callback=persona.agent.step_callback or step_callback,
             rates=[rate for rate in (persona.agent.rate, *rates) if rate is not None],
             caches_tools=persona.agent.cache,

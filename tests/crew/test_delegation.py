@@ -165,6 +165,16 @@ def test_the_guardrail_of_a_coworker_judges_what_it_gives_back() -> None:
     assert seen.one(TaskRejected).reason == "count them"
 
 
+def test_a_coworker_tries_again_as_often_as_its_guardrail_allows() -> None:
+    def refuse(output: TaskOutput) -> tuple[bool, Any]:
+        return False, "count them"
+
+    boss, helper = Scripted(calls(("ask_question_to_coworker", ASKED)), "Done."), Scripted("Many", "Many", "Many")
+    seen = played(pair(boss, helper, guardrail=refuse, guardrail_max_retries=1))
+    assert "failed its guardrail after 1 retries" in str(seen.one(ToolFailed).error)
+    assert len(helper.requests) == 2
+
+
 def test_the_steps_of_a_coworker_are_steps_of_the_crew() -> None:
     steps: list[Any] = []
     boss, helper = Scripted(calls(("ask_question_to_coworker", ASKED)), "Done."), Scripted("42 terns")
