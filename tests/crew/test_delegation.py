@@ -144,6 +144,27 @@ class TestHierarchicalCrews:
             crew.kickoff({})
         assert manager.requests == []
 
+    @pytest.mark.parametrize("seeing", [False, True], ids=["own", "multimodal"])
+    def test_two_tools_of_one_name_of_a_coworker_are_refused_when_the_crew_is_built(self, seeing: bool) -> None:
+        def count() -> int:
+            """Count."""
+            return 42
+
+        name = "add_image_to_content" if seeing else "count"
+        helper = an_agent(
+            Scripted("Never"),
+            "Counter",
+            tools=[tool(name)(count)] if seeing else [tool(name)(count), tool(name)(count)],
+            multimodal=seeing,
+        )
+        with pytest.raises(ValueError, match=f"two different tools are called '{name}'"):
+            Crew(
+                agents=[helper],
+                tasks=[a_task(None)],
+                process=Process.hierarchical,
+                manager_agent=an_agent(Scripted("Never"), "Boss"),
+            )
+
 
 def test_a_missing_input_of_a_coworker_is_named_before_the_first_task_runs() -> None:
     model = Scripted("Done")
