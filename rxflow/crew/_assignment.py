@@ -302,7 +302,7 @@ class OutputFile:
 
         For example, a shell expands ``~``. Python would create a folder with the name ``~``.
         """
-        if template and (template.endswith(("/", os.sep)) or not PurePath(template).name or "\0" in template):
+        if template and (not _names_file(template) or "\0" in template):
             raise ValueError(f"output_file {template!r} does not name a file")
         match = _EXPANDED_BY_SHELLS.search(template)
         if match is not None:
@@ -316,8 +316,8 @@ class OutputFile:
         """Return the file for ``template``, with its placeholders filled in.
 
         Raises:
-            ValueError: a placeholder has no input, or the path leads out of the folder, is a folder, or begins with
-                something that only a shell expands.
+            ValueError: a placeholder has no input, or the path leads out of the folder, is a folder, does not name a
+                file, or begins with something that only a shell expands.
         """
         filled = fill(template, inputs, where)
         names = [match.group(1) for match in PLACEHOLDER.finditer(template)] if inputs is not None else []
@@ -333,6 +333,8 @@ class OutputFile:
             template
         ):
             raise ValueError(f"{where}: the inputs would lead out of its folder: {filled!r}")
+        if not _names_file(filled):
+            raise ValueError(f"{where}: {filled!r} does not name a file")
         before = template[: next(PLACEHOLDER.finditer(template)).start()] if names else ""
         file = cls(Path(filled), Path(before + "x").parent if names else None, where)
         file.check()
@@ -359,6 +361,10 @@ class OutputFile:
         self.check()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(text, encoding="utf-8")
+
+
+def _names_file(path: str) -> bool:
+    return os.path.basename(path) not in ("", ".", "..")  # noqa: PTH119 - Path drops a dot at the end
 
 
 def _climbs(path: str) -> int:
