@@ -110,26 +110,37 @@ class Fillable(Configurable):
     """
 
     texts: ClassVar[tuple[str, ...]]
-    _templates: Mapping[str, str] = PrivateAttr(default_factory=dict[str, str])
+    # By the name of the field: its template, and the text that interpolate_inputs() made of it.
+    _filled: Mapping[str, tuple[str, str]] = PrivateAttr(default_factory=dict[str, tuple[str, str]])
 
     @property
     def key(self) -> str:
         """A hash of the texts, before inputs are filled in. Objects with equal texts have equal keys."""
-        return make_key(*(self._templates.get(name, getattr(self, name)) for name in self.texts))
+        return make_key(*map(self._get_template, self.texts))
 
     def interpolate_inputs(self, inputs: Mapping[str, Any]) -> None:
         """Fill in the placeholders in the fields of this object, for programs that read these fields.
 
-        May be called again with other inputs. If ``inputs`` is empty, the placeholders stay.
+        May be called again with other inputs. A text that was assigned since the last call is a new template. If
+        ``inputs`` is empty, the placeholders stay.
 
         Raises:
             ValueError: a placeholder has no input.
         """
-        templates = {name: self._templates.get(name, getattr(self, name)) for name in self.texts}
+        templates = {name: self._get_template(name) for name in self.texts}
         filled = {name: fill(text, inputs or None, f"{self.kind} {name}") for name, text in templates.items()}
-        self._templates = {**self._templates, **templates}
         for name, text in filled.items():
-            setattr(self, name, text)
+            self._set_filled(name, templates[name], text)
+
+    def _get_template(self, name: str) -> Any:
+        """Return the text of a field before inputs were filled in."""
+        text = getattr(self, name)
+        template, filled = self._filled.get(name, (text, text))
+        return template if text == filled else text
+
+    def _set_filled(self, name: str, template: str, text: str) -> None:
+        setattr(self, name, text)
+        self._filled = {**self._filled, name: (template, text)}
 
 
 def make_key(*texts: str) -> str:
