@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import aclosing, closing
 from dataclasses import replace
 from enum import Enum
@@ -143,9 +143,9 @@ def run_method(
 
     If there are none, the result is the joined text.
 
-    A generator of text is treated like an Observable. But if the generator returns a value other than None, this value
-    is the result. A streaming output is read, and its result is the result of the method. Any other return value is
-    itself the result.
+    A generator of text or events is treated like an Observable. But if the generator returns a value other than None,
+    this value is the result. A streaming output is read, and its result is the result of the method. Any other return
+    value is itself the result, for example a generator of other items.
     """
 
     async def work(emitter: Emitter) -> None:
@@ -189,9 +189,8 @@ async def _call(
     merged = _Merged(emitter)
     if isasyncgenfunction(bound):
         emitter.require_open()
-        async for item in cast(AsyncIterator[Any], bound(*arguments, **keywords)):
-            merged.on_next(item)
-        return merged.result
+        called = cast(AsyncGenerator[Any, Any], bound(*arguments, **keywords))
+        return await _read_async_generator(merged, called, is_method=True)
     returned = await emitter.invoke(bound, *arguments, **keywords)
     if isinstance(returned, EventStream) and returned.is_run:
         stream = cast(EventStream[Any], returned).as_part()
@@ -203,7 +202,7 @@ async def _call(
         generator = cast(Generator[Any, Any, Any], returned)
         return await _read_generator(emitter, merged, generator, is_method=isgeneratorfunction(bound))
     if isinstance(returned, AsyncGenerator):
-        return await _read_async_generator(merged, cast(AsyncGenerator[Any, Any], returned))
+        return await _read_async_generator(merged, cast(AsyncGenerator[Any, Any], returned), is_method=False)
     return await read_out(returned)
 
 
@@ -214,7 +213,8 @@ async def _read_generator(
 
     Return the return value of the generator. If this value is None, return ``merged.result``.
 
-    If the first item is neither text nor a chunk, nothing is emitted. The result is then a generator of the same items.
+    If the first item is neither text nor an event, nothing is emitted. The result is then a generator of the same
+    items.
 
     ``is_method`` is True if the method itself is a generator function. If ``is_method`` is False, the method has
     returned the generator, and a generator without items is returned unchanged.
@@ -223,7 +223,7 @@ async def _read_generator(
     def read() -> Any:
         try:
             item = next(generator)
-            if not isinstance(item, str | StreamChunk):
+            if not isinstance(item, _EMITTED):
                 return _put_back(item, generator)
         except StopIteration as stop:
             return stop.value if is_method else generator
@@ -240,15 +240,16 @@ async def _read_generator(
     return merged.result if returned is None else returned
 
 
-async def _read_async_generator(merged: _Merged, generator: AsyncGenerator[Any, Any]) -> Any:
+async def _read_async_generator(merged: _Merged, generator: AsyncGenerator[Any, Any], *, is_method: bool) -> Any:
     """Read an async generator on the event loop, and emit its items. Return ``merged.result``.
 
-    If there is no item, return the generator itself. If the first item is neither text nor a chunk, nothing is emitted.
-    The result is then a generator of the same items.
+    The first item and ``is_method`` have the same meaning as for :func:`_read_generator`.
     """
     item = await anext(generator, _NOTHING)
-    if not isinstance(item, str | StreamChunk):
-        return generator if item is _NOTHING else _put_back_async(item, generator)
+    if item is _NOTHING:
+        return merged.result if is_method else generator
+    if not isinstance(item, _EMITTED):
+        return _put_back_async(item, generator)
     merged.on_next(item)
     async for item in generator:
         merged.on_next(item)
@@ -357,4 +358,5 @@ class _Merged:
 
 
 _NOTHING = object()
+_EMITTED = (str, StreamChunk, Happened)
 _METHOD_LABELS = ("flow_name", "flow_id", "flow_method", "namespace", "span_id")
