@@ -60,8 +60,8 @@ class BaseTool(BaseModel, ABC):
         result_as_answer: whether the result becomes the answer of the task, unchanged.
         max_usage_count: how often the tool may be called, in all runs together. Calls by agents and calls of
             :meth:`run` and :meth:`arun` count. :meth:`reset_usage_count` sets the count to 0.
-        cache_function: a function of the arguments and the result. It returns whether the result may be reused if the
-            same call is made again in the same run. By default, each result may be reused.
+        cache_function: gets the arguments and the result, and returns whether an equal call in the same run may reuse
+            the result. If it raises, the result is not reused. By default, each result may be reused.
         needs_approval: whether a person is asked before an agent calls the tool. The person may allow or refuse the
             call, or change the arguments. If ``needs_approval`` is a function, sync or async, the function gets the
             arguments, and returns whether to ask.

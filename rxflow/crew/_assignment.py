@@ -110,26 +110,37 @@ class Fillable(Configurable):
     """
 
     texts: ClassVar[tuple[str, ...]]
-    _templates: Mapping[str, str] = PrivateAttr(default_factory=dict[str, str])
+    # By the name of the field: its template, and the text that interpolate_inputs() made of it.
+    _filled: Mapping[str, tuple[str, str]] = PrivateAttr(default_factory=dict[str, tuple[str, str]])
 
     @property
     def key(self) -> str:
         """A hash of the texts, before inputs are filled in. Objects with equal texts have equal keys."""
-        return make_key(*(self._templates.get(name, getattr(self, name)) for name in self.texts))
+        return make_key(*map(self._get_template, self.texts))
 
     def interpolate_inputs(self, inputs: Mapping[str, Any]) -> None:
         """Fill in the placeholders in the fields of this object, for programs that read these fields.
 
-        May be called again with other inputs. If ``inputs`` is empty, the placeholders stay.
+        May be called again with other inputs. A text that was assigned since the last call is a new template. If
+        ``inputs`` is empty, the placeholders stay.
 
         Raises:
             ValueError: a placeholder has no input.
         """
-        templates = {name: self._templates.get(name, getattr(self, name)) for name in self.texts}
+        templates = {name: self._get_template(name) for name in self.texts}
         filled = {name: fill(text, inputs or None, f"{self.kind} {name}") for name, text in templates.items()}
-        self._templates = {**self._templates, **templates}
         for name, text in filled.items():
-            setattr(self, name, text)
+            self._set_filled(name, templates[name], text)
+
+    def _get_template(self, name: str) -> Any:
+        """Return the text of a field before inputs were filled in."""
+        text = getattr(self, name)
+        template, filled = self._filled.get(name, (text, text))
+        return template if text == filled else text
+
+    def _set_filled(self, name: str, template: str, text: str) -> None:
+        setattr(self, name, text)
+        self._filled = {**self._filled, name: (template, text)}
 
 
 def make_key(*texts: str) -> str:
@@ -302,7 +313,7 @@ class OutputFile:
 
         For example, a shell expands ``~``. Python would create a folder with the name ``~``.
         """
-        if template and (template.endswith(("/", os.sep)) or not PurePath(template).name or "\0" in template):
+        if template and (not _names_file(template) or "\0" in template):
             raise ValueError(f"output_file {template!r} does not name a file")
         match = _EXPANDED_BY_SHELLS.search(template)
         if match is not None:
@@ -316,8 +327,8 @@ class OutputFile:
         """Return the file for ``template``, with its placeholders filled in.
 
         Raises:
-            ValueError: a placeholder has no input, or the path leads out of the folder, is a folder, or begins with
-                something that only a shell expands.
+            ValueError: a placeholder has no input, or the path leads out of the folder, is a folder, does not name a
+                file, or begins with something that only a shell expands.
         """
         filled = fill(template, inputs, where)
         names = [match.group(1) for match in PLACEHOLDER.finditer(template)] if inputs is not None else []
@@ -333,6 +344,8 @@ class OutputFile:
             template
         ):
             raise ValueError(f"{where}: the inputs would lead out of its folder: {filled!r}")
+        if not _names_file(filled):
+            raise ValueError(f"{where}: {filled!r} does not name a file")
         before = template[: next(PLACEHOLDER.finditer(template)).start()] if names else ""
         file = cls(Path(filled), Path(before + "x").parent if names else None, where)
         file.check()
@@ -359,6 +372,10 @@ class OutputFile:
         self.check()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(text, encoding="utf-8")
+
+
+def _names_file(path: str) -> bool:
+    return os.path.basename(path) not in ("", ".", "..")  # noqa: PTH119 - Path drops a dot at the end
 
 
 def _climbs(path: str) -> int:

@@ -74,7 +74,7 @@ class Plan:
 
         Raises:
             ValueError: a task has no agent, a placeholder has no input, an ``output_file`` is not allowed, two tools of
-                an agent have the same name, or two coworkers of an agent have the same role.
+                an agent or of its coworker have the same name, or two coworkers of an agent have the same role.
         """
         for index in range(len(self.tasks)):
             by_function_name(self.assignment(index, inputs).offered_tools)
@@ -337,7 +337,7 @@ def delegation_tools(
     returns the assignment to carry out. A crew uses ``prepare`` to add the tool cache of the run.
 
     Raises:
-        ValueError: two coworkers have the same role.
+        ValueError: two coworkers have the same role, or two tools of a coworker have the same name.
     """
     personas: dict[str, Persona] = {}
     for persona in (Persona.of(agent, inputs) for agent in coworkers):
@@ -348,11 +348,8 @@ def delegation_tools(
             )
     names = ", ".join(persona.role for persona in personas.values())
 
-    async def hand_over(coworker: str, what: str, context: str, expected: str) -> str:
-        persona = personas.get(_key(coworker))
-        if persona is None:
-            raise LookupError(f"there is no coworker {coworker!r}; the coworkers are: {names}")
-        assignment = Assignment(
+    def assign(persona: Persona, what: str = "", context: str = "", expected: str = "") -> Assignment:
+        return Assignment(
             persona=persona,
             description=what,
             expected_output=expected,
@@ -360,11 +357,21 @@ def delegation_tools(
             context=context,
             tools=persona.agent.tools,
             guardrails=[] if persona.agent.guardrail is None else [persona.agent.guardrail],
+            guardrail_max_retries=persona.agent.guardrail_max_retries,
             step_callback=persona.agent.step_callback or step_callback,
             rates=[rate for rate in (persona.agent.rate, *rates) if rate is not None],
             caches_tools=persona.agent.cache,
         )
-        finished = await run_async(EventStream(lambda scope: carry_out(scope, prepare(assignment))), TaskFinished)
+
+    for persona in personas.values():
+        by_function_name(assign(persona).offered_tools)
+
+    async def hand_over(coworker: str, what: str, context: str, expected: str) -> str:
+        persona = personas.get(_key(coworker))
+        if persona is None:
+            raise LookupError(f"there is no coworker {coworker!r}; the coworkers are: {names}")
+        assignment = prepare(assign(persona, what, context, expected))
+        finished = await run_async(EventStream(lambda scope: carry_out(scope, assignment)), TaskFinished)
         return finished.result.raw
 
     async def delegate_work_to_coworker(task: str, context: str, coworker: str) -> str:

@@ -105,7 +105,17 @@ def _return_annotation(function: Any) -> Any:
         return Any
 
 
+def _resolve_alias(annotation: Any) -> Any:
+    """Return the type that an alias (``type Name = …``) stands for; Any if it cannot be resolved."""
+    alias = get_origin(annotation) or annotation
+    try:
+        return _resolve_alias(alias.__value__) if hasattr(alias, "__value__") else annotation
+    except Exception:  # noqa: BLE001 - Python evaluates the alias only now, and this may raise anything
+        return Any
+
+
 def _may_be_verdict(annotation: Any) -> bool:
+    annotation = _resolve_alias(annotation)
     origin, args = get_origin(annotation), get_args(annotation)
     if annotation is Any or annotation is typing.Tuple or isinstance(annotation, TypeVar):  # noqa: UP006
         return True
@@ -114,5 +124,9 @@ def _may_be_verdict(annotation: Any) -> bool:
     if origin in (Awaitable, Coroutine):
         return not args or _may_be_verdict(args[-1])
     if origin is tuple:
-        return len(args) == 2 and (args[0] in (bool, Any) or get_origin(args[0]) is Literal)
+        return len(args) == 2 and _may_be_bool(_resolve_alias(args[0]))
     return isinstance(annotation, type) and (annotation is object or issubclass(annotation, tuple))
+
+
+def _may_be_bool(annotation: Any) -> bool:
+    return annotation in (bool, Any) or get_origin(annotation) is Literal or isinstance(annotation, TypeVar)

@@ -303,10 +303,19 @@ async def _run(emitter: Emitter, tool: BaseTool, arguments: dict[str, Any], entr
         if entry is not None and entry.results and not tool.is_used_up:
             return entry.results[0]
         result = await read_out(await emitter.invoke(tool.claim(), **arguments))
-        may_keep = tool.cache_function is None or await emitter.invoke(tool.cache_function, arguments, result)
-        if entry is not None and may_keep:
+        if entry is not None and await _may_keep(emitter, tool, arguments, result):
             entry.results.append(result)
         return result
+
+
+async def _may_keep(emitter: Emitter, tool: BaseTool, arguments: dict[str, Any], result: Any) -> bool:
+    if tool.cache_function is None:
+        return True
+    try:
+        return bool(await emitter.invoke(tool.cache_function, arguments, result))
+    except Exception as error:  # noqa: BLE001 - the tool has done its work, and the model must not order it again
+        logger.warning("the cache_function of %r failed: %s", tool.name, describe(error))
+        return False
 
 
 _ADDRESSES = ("https://", "http://", "data:image/")

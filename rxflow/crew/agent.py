@@ -70,7 +70,8 @@ class Agent(Fillable):
         allow_delegation: the agent may delegate work and questions to the other agents of its crew.
         verbose: the agent's work is reported on standard error: see :mod:`rxflow._streaming.console`.
         guardrail: judges the answers; see :data:`rxflow.crew._guardrails.Guardrail`. ``guardrail_max_retries`` limits
-            the retries in ``kickoff``. For a task, the task's own ``guardrail_max_retries`` applies.
+            the retries in ``kickoff`` and in work that another agent delegates. For a task, the task's own
+            ``guardrail_max_retries`` applies.
         cache: results of tools are kept during a run, for later calls of the same tool with equal arguments.
         multimodal: the agent may see images. Its model asks for an image by address, with the tool
             ``add_image_to_content``.

@@ -183,12 +183,11 @@ class Task(Fillable):
 
         See :meth:`Fillable.interpolate_inputs`.
         """
-        template = self._templates.get("output_file", self.output_file)
+        template = self._get_template("output_file")
         file = None if template is None else OutputFile.of(template, inputs or None, "Task output_file")
         super().interpolate_inputs(inputs)
         if template is not None and file is not None:
-            self._templates = {**self._templates, "output_file": template}
-            self.output_file = str(file.path)
+            self._set_filled("output_file", template, str(file.path))
 
     def prompt(self) -> str:
         """Return the prompt of the last run that gave an answer.

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from enum import Enum
+from inspect import Parameter
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -207,11 +208,12 @@ def add_note(method: F, decorator: str, condition: Condition | None, **facts: An
     """Add ``condition`` and ``facts`` to the :class:`Note` of ``method``, and return ``method``.
 
     Raises:
-        ValueError: ``condition`` is given, but ``method`` already has a condition. Or ``method`` is a class.
+        ValueError: ``condition`` is given, but ``method`` already has a condition. Or ``method`` is not a method with
+            ``self``, for example a class.
     """
     name = getattr(method, "__name__", repr(method))
-    if isinstance(method, type):
-        raise ValueError(f"@{decorator}(…) goes on a method of a Flow; got the class {name}")
+    if isinstance(method, type | staticmethod | classmethod):
+        raise ValueError(f"@{decorator}(…) goes on a method of a Flow; got {method!r}")
     note = read_note(method) or Note()
     if condition is not None:
         if note.condition is not None:
@@ -239,7 +241,7 @@ class Method:
     labels: tuple[str, ...] | None
     takes_result: bool
     requires_result: bool = False
-    payload: inspect.Parameter | None = None
+    payload: Parameter | None = None
     persist: SaveRule | None = None
     feedback: Feedback | None = None
     doc: str
@@ -314,8 +316,9 @@ def read_graph(cls: type) -> Graph:
     methods: dict[str, Method] = {}
     for base in reversed(cls.__mro__):
         for name, member in vars(base).items():
-            if read_note(member) is not None:
-                methods[name] = _read_method(base, name, member)
+            note = read_note(getattr(member, "__func__", member))  # ``__func__``: inside a staticmethod or classmethod
+            if note is not None:
+                methods[name] = _read_method(base, name, member, note)
             elif name in methods:
                 if member is not None:
                     raise ValueError(
@@ -326,11 +329,8 @@ def read_graph(cls: type) -> Graph:
     return Graph(cls.__name__, methods)
 
 
-def _read_method(owner: type, name: str, function: Callable[..., Any]) -> Method:
+def _read_method(owner: type, name: str, function: Callable[..., Any], note: Note) -> Method:
     where = f"{owner.__name__}.{name}"
-    note = read_note(function)
-    if note is None:
-        raise TypeError(f"{where} is not decorated")
     if not (note.is_start or note.is_router or note.condition):
         raise ValueError(
             f"{where} is decorated, but nothing would run it; put @start(), @listen(…) or @router(…) on it too"
@@ -342,8 +342,9 @@ def _read_method(owner: type, name: str, function: Callable[..., Any]) -> Method
         )
     if note.is_router and not note.is_start and note.condition is None:
         raise ValueError(f"@router() on {where} has no condition; give it one, or put @start() or @listen(…) beside it")
-    parameters = list(inspect.signature(function).parameters.values())
-    if not parameters or parameters[0].kind in (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD):
+    has_self = not isinstance(function, staticmethod | classmethod)
+    parameters = list(inspect.signature(function).parameters.values()) if has_self else []
+    if not parameters or parameters[0].kind in (Parameter.KEYWORD_ONLY, Parameter.VAR_KEYWORD):
         raise TypeError(f"{where} needs self as its first parameter: it is called on the flow")
     asks = [p for p in parameters[1:] if note.is_start and p.name == TRIGGER_PAYLOAD and p.kind in _BY_KEYWORD]
     others = [p for p in parameters[1:] if p not in asks]
@@ -405,17 +406,22 @@ def _read_declared_labels(declared: Any) -> tuple[str, ...] | None:
 def _read_returned_labels(function: Callable[..., Any]) -> tuple[str, ...] | None:
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         return None  # the label may be the text that the generator yields
-    if getattr(getattr(function, "__code__", None), "co_filename", "") == "<string>":
+    if hasattr(function, "__wrapped__"):
+        return None  # inspect would return the source of the wrapped function, and the wrapper may change the label
+    code = getattr(function, "__code__", None)
+    if getattr(code, "co_filename", "") == "<string>":
         # The code may come from exec(). Python 3.13's inspect would then return a wrong source: that of ``python -c``.
         return None
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError):  # there is no source, for example in a shell or a frozen program
         return None
+    definition = tree.body[0]
+    if getattr(definition, "name", "") != getattr(code, "co_name", None):
+        return None  # the statement around a lambda, which has no return statements
     labels: list[str] = []
-    for value in _find_returned(tree.body[0]):
-        branches = [value.body, value.orelse] if isinstance(value, ast.IfExp) else [value]
-        for branch in branches:
+    for value in _find_returned(definition):
+        for branch in [value.body, value.orelse] if isinstance(value, ast.IfExp) else [value]:
             if not isinstance(branch, ast.Constant) or not isinstance(branch.value, str | None):
                 return None
             if branch.value is not None:
@@ -440,9 +446,5 @@ def _explain_unknown(name: str, known: set[str]) -> str:
     return f"which is neither a method nor a label of a router{meant} Known: {', '.join(sorted(known))}"
 
 
-_BY_POSITION = (
-    inspect.Parameter.POSITIONAL_ONLY,
-    inspect.Parameter.POSITIONAL_OR_KEYWORD,
-    inspect.Parameter.VAR_POSITIONAL,
-)
-_BY_KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+_BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.VAR_POSITIONAL)
+_BY_KEYWORD = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import aclosing, closing
 from dataclasses import replace
 from enum import Enum
@@ -151,9 +151,9 @@ def run_method(
 
     If there are none, the result is the joined text.
 
-    A generator of text is treated like an Observable. But if the generator returns a value other than None, this value
-    is the result. A streaming output is read, and its result is the result of the method. Any other return value is
-    itself the result.
+    A generator of text or events is treated like an Observable. But if the generator returns a value other than None,
+    this value is the result. A streaming output is read, and its result is the result of the method. Any other return
+    value is itself the result, for example a generator of other items.
 
     ``check`` is called with the name of the method and the result. If it raises an error, the call fails.
     """
@@ -201,9 +201,8 @@ async def _call(
     merged = _Merged(emitter)
     if isasyncgenfunction(bound):
         emitter.require_open()
-        async for item in cast(AsyncIterator[Any], bound(*arguments, **keywords)):
-            merged.on_next(item)
-        return merged.result
+        called = cast(AsyncGenerator[Any, Any], bound(*arguments, **keywords))
+        return await _read_async_generator(merged, called, is_method=True)
     returned = await emitter.invoke(bound, *arguments, **keywords)
     if isinstance(returned, EventStream) and returned.is_run:
         stream = cast(EventStream[Any], returned).as_part()
@@ -215,7 +214,7 @@ async def _call(
         generator = cast(Generator[Any, Any, Any], returned)
         return await _read_generator(emitter, merged, generator, is_method=isgeneratorfunction(bound))
     if isinstance(returned, AsyncGenerator):
-        return await _read_async_generator(merged, cast(AsyncGenerator[Any, Any], returned))
+        return await _read_async_generator(merged, cast(AsyncGenerator[Any, Any], returned), is_method=False)
     return await read_out(returned)
 
 
@@ -226,7 +225,8 @@ async def _read_generator(
 
     Return the return value of the generator. If this value is None, return ``merged.result``.
 
-    If the first item is neither text nor a chunk, nothing is emitted. The result is then a generator of the same items.
+    If the first item is neither text nor an event, nothing is emitted. The result is then a generator of the same
+    items.
 
     ``is_method`` is True if the method itself is a generator function. If ``is_method`` is False, the method has
     returned the generator, and a generator without items is returned unchanged.
@@ -235,7 +235,7 @@ async def _read_generator(
     def read() -> Any:
         try:
             item = next(generator)
-            if not isinstance(item, str | StreamChunk):
+            if not isinstance(item, _EMITTED):
                 return _put_back(item, generator)
         except StopIteration as stop:
             return stop.value if is_method else generator
@@ -252,15 +252,16 @@ async def _read_generator(
     return merged.result if returned is None else returned
 
 
-async def _read_async_generator(merged: _Merged, generator: AsyncGenerator[Any, Any]) -> Any:
+async def _read_async_generator(merged: _Merged, generator: AsyncGenerator[Any, Any], *, is_method: bool) -> Any:
     """Read an async generator on the event loop, and emit its items. Return ``merged.result``.
 
-    If there is no item, return the generator itself. If the first item is neither text nor a chunk, nothing is emitted.
-    The result is then a generator of the same items.
+    The first item and ``is_method`` have the same meaning as for :func:`_read_generator`.
     """
     item = await anext(generator, _NOTHING)
-    if not isinstance(item, str | StreamChunk):
-        return generator if item is _NOTHING else _put_back_async(item, generator)
+    if item is _NOTHING:
+        return merged.result if is_method else generator
+    if not isinstance(item, _EMITTED):
+        return _put_back_async(item, generator)
     merged.on_next(item)
     async for item in generator:
         merged.on_next(item)
@@ -293,7 +294,7 @@ class _Merged:
     def __init__(self, emitter: Emitter) -> None:
         self._emitter = emitter
         self._accompanying: object = _NOTHING
-        self._text: list[str | StreamChunk] = []
+        self._text: list[StreamChunk] = []  # as they were emitted, so that a retraction covers what readers drop
         self._results: list[Any] = []
         self._has_agent_answer = False
 
@@ -308,12 +309,9 @@ class _Merged:
         elif item is self._accompanying:
             self._accompanying = _NOTHING  # this event was already emitted, when it arrived inside an Accompanying
         elif isinstance(item, str):
-            self._text.append(item)
-            self._emitter.text(item)
+            self._show(self._emitter.origin.chunk(item))
         elif isinstance(item, StreamChunk):
-            if item.chunk_type is StreamChunkType.TEXT:
-                self._text.append(item)
-            self._emitter.on_next(self._label_chunk(item))
+            self._show(self._label_chunk(item))
         elif isinstance(item, Happened):
             if isinstance(item, CrewFinished | FlowFinished):
                 self._results = [item.result]
@@ -329,6 +327,11 @@ class _Merged:
         else:
             self._results = [item]
 
+    def _show(self, chunk: StreamChunk) -> None:
+        if chunk.chunk_type is StreamChunkType.TEXT:
+            self._text.append(chunk)
+        self._emitter.on_next(chunk)
+
     def _is_of_answered_agent(self, call: LLMFinished) -> bool:
         """Return whether an agent inside the method made ``call``, and an agent has already given its answer.
 
@@ -341,14 +344,15 @@ class _Merged:
 
         A retraction from this run is returned unchanged. A retraction from another run names spans of the other run.
         But the text of the other run was emitted with the span of this method. So the event to emit names the span of
-        this method.
+        this method. If it names no calls, it also covers all plain text, which has the method's ``attempt``.
         """
-        if retracted.origin.span_id.startswith(self._emitter.run.id):
-            self._text = [text for text in self._text if isinstance(text, str) or not retracted.covers(text)]
-            return retracted
-        self._text = [text for text in self._text if not isinstance(text, str) and not retracted.covers(text)]
-        here = self._emitter.origin
-        return replace(retracted, origin=here, span_ids=(here.span_id,))
+        if not retracted.origin.span_id.startswith(self._emitter.run.id):
+            here, attempts = self._emitter.origin, retracted.attempts
+            if not retracted.llm_call_ids and here.attempt not in attempts:
+                attempts = (*attempts, here.attempt)
+            retracted = replace(retracted, origin=here, attempts=attempts, span_ids=(here.span_id,))
+        self._text = [chunk for chunk in self._text if not retracted.covers(chunk)]
+        return retracted
 
     def _label_chunk(self, chunk: StreamChunk) -> StreamChunk:
         """Return ``chunk`` if it comes from this run. Otherwise return a copy that belongs to this method.
@@ -366,4 +370,5 @@ class _Merged:
 
 
 _NOTHING = object()
+_EMITTED = (str, StreamChunk, Happened)
 _METHOD_LABELS = ("flow_name", "flow_id", "flow_method", "namespace", "span_id")

@@ -320,11 +320,10 @@ class Retracted(Happened):
     """Chunks that were shown are void, because a new attempt or another stream follows.
 
     This event is emitted if a guardrail, the output type or a person rejects an answer, if a run begins again, and if a
-    resumed run had been interrupted during an answer. ``retry_stream`` and ``fallback_to`` emit this event too.
-
-    A chunk is void if it is within ``origin`` and its ``attempt`` is one of ``attempts``. If ``span_ids`` is not empty,
-    only chunks of these spans are void, because another run of the same crew may emit chunks at the same time.
-    ``error`` ended the attempts. ``llm_call_ids`` are the ids of the calls with void chunks, if they are known. ::
+    resumed run had been interrupted during an answer. ``retry_stream`` and ``fallback_to`` emit this event too. A chunk
+    is void if it is within ``origin`` and its ``attempt`` is one of ``attempts``. If ``span_ids`` is not empty, only
+    chunks of these spans are void, because another run of the same crew may emit chunks at the same time. If
+    ``llm_call_ids`` is not empty, no chunk of another call is void. ``error`` ended the attempts. ::
 
         shown = [chunk for chunk in shown if not retracted.covers(chunk)]
     """
@@ -337,12 +336,13 @@ class Retracted(Happened):
     def covers(self, item: StreamChunk | Happened) -> bool:
         """Return whether ``item`` is void: a chunk, or an event of the same call."""
         labels = item if isinstance(item, StreamChunk) else item.origin
-        namespace, call = self.origin.namespace, self.origin.llm_call_id
+        namespace, call, own = self.origin.namespace, self.origin.llm_call_id, labels.llm_call_id
         return (
             labels.attempt in self.attempts
             and labels.namespace[: len(namespace)] == namespace
-            and (not call or labels.llm_call_id == call)
+            and (not call or own == call)
             and (not self.span_ids or labels.span_id in self.span_ids)
+            and (not self.llm_call_ids or not own or own in self.llm_call_ids)
         )
 
 

@@ -225,6 +225,22 @@ class TestEqualCalls:
         assert look.calls == ["Oslo", "Riga", "Oslo"]
         assert asked == [({"city": city}, f"seen {city}") for city in look.calls]
 
+    @pytest.mark.parametrize("cache", [True, False])
+    def test_a_cache_function_that_fails_fails_no_call(self, cache: bool, caplog: pytest.LogCaptureFixture) -> None:
+        look, asked = Counting(), list[Any]()
+
+        def may_keep(arguments: Any, result: Any) -> bool:
+            asked.append(result)
+            raise LookupError("lost")
+
+        look.tool.cache_function = may_keep
+        model = Scripted(*looking(["Oslo"], ["Oslo"]))
+        seen = played(solo(model, agent={"tools": [look.tool], "cache": cache}))
+        assert told(model, 2) == ["seen Oslo", "seen Oslo"]
+        assert (look.calls, len(seen.of(ToolFinished))) == (["Oslo", "Oslo"], 2)
+        assert asked == (["seen Oslo"] * 2 if cache else [])
+        assert caplog.text.count("the cache_function of 'look' failed: LookupError: lost") == len(asked)
+
     def test_a_tool_that_is_used_up_does_not_answer_from_what_it_said(self) -> None:
         look = Counting(max_usage_count=1)
         model = Scripted(*looking(["Oslo"], ["Oslo"]))

@@ -2,16 +2,18 @@
 
 import copy
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from operator import methodcaller
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from pydantic import BaseModel, RootModel
+from typing_extensions import TypeAliasType
 
 from rxflow import LLM, Agent, Crew, Process, Task
 from rxflow.tools import BaseTool, tool
 from rxflow.types.events import TaskFinished
+from rxflow.types.results import TaskOutput
 from tests.scripted import Scripted
 from tests.team import a_crew, a_task, an_agent, played, solo
 
@@ -417,3 +419,29 @@ def test_a_models_name_becomes_an_llm_when_it_is_given() -> None:
     assert isinstance(agent.llm, LLM)
     assert (agent.llm.model, agent.model) == ("openai/m", agent.llm)
     assert agent.llm.temperature is None
+
+
+A = TypeVar("A")
+Accepted = TypeAliasType("Accepted", bool)
+Verdict = TypeAliasType("Verdict", tuple[bool, str])
+Judged = TypeAliasType("Judged", tuple[Accepted, A], type_params=(A,))
+Answered = TypeAliasType("Answered", tuple[A, str], type_params=(A,))
+Misjudged = TypeAliasType("Misjudged", tuple[str, bool])
+
+
+def annotated_with(returned: object) -> Callable[[TaskOutput], Any]:
+    def judge(output: TaskOutput) -> Any:
+        return True, output.raw
+
+    judge.__annotations__["return"] = returned
+    return judge
+
+
+@pytest.mark.parametrize("alias", [Verdict, Judged[str], Answered[bool], Verdict | None, Awaitable[Verdict]])
+def test_the_type_of_a_guardrail_may_be_an_alias(alias: object) -> None:
+    assert solo(Scripted("Terns"), guardrail=annotated_with(alias)).kickoff().raw == "Terns"
+
+
+def test_a_guardrail_whose_alias_is_not_a_pair_that_begins_with_a_bool_is_refused() -> None:
+    with pytest.raises(ValueError, match="its annotation says Misjudged"):
+        solo(MODEL, guardrail=annotated_with(Misjudged))

@@ -144,6 +144,27 @@ class TestHierarchicalCrews:
             crew.kickoff({})
         assert manager.requests == []
 
+    @pytest.mark.parametrize("seeing", [False, True], ids=["own", "multimodal"])
+    def test_two_tools_of_one_name_of_a_coworker_are_refused_when_the_crew_is_built(self, seeing: bool) -> None:
+        def count() -> int:
+            """Count."""
+            return 42
+
+        name = "add_image_to_content" if seeing else "count"
+        helper = an_agent(
+            Scripted("Never"),
+            "Counter",
+            tools=[tool(name)(count)] if seeing else [tool(name)(count), tool(name)(count)],
+            multimodal=seeing,
+        )
+        with pytest.raises(ValueError, match=f"two different tools are called '{name}'"):
+            Crew(
+                agents=[helper],
+                tasks=[a_task(None)],
+                process=Process.hierarchical,
+                manager_agent=an_agent(Scripted("Never"), "Boss"),
+            )
+
 
 def test_a_missing_input_of_a_coworker_is_named_before_the_first_task_runs() -> None:
     model = Scripted("Done")
@@ -163,6 +184,16 @@ def test_the_guardrail_of_a_coworker_judges_what_it_gives_back() -> None:
     seen = played(pair(boss, helper, guardrail=counted))
     assert seen.one(ToolFinished).result == "42 terns"
     assert seen.one(TaskRejected).reason == "count them"
+
+
+def test_a_coworker_tries_again_as_often_as_its_guardrail_allows() -> None:
+    def refuse(output: TaskOutput) -> tuple[bool, Any]:
+        return False, "count them"
+
+    boss, helper = Scripted(calls(("ask_question_to_coworker", ASKED)), "Done."), Scripted("Many", "Many", "Many")
+    seen = played(pair(boss, helper, guardrail=refuse, guardrail_max_retries=1))
+    assert "failed its guardrail after 1 retries" in str(seen.one(ToolFailed).error)
+    assert len(helper.requests) == 2
 
 
 def test_the_steps_of_a_coworker_are_steps_of_the_crew() -> None:

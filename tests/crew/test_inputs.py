@@ -219,10 +219,20 @@ class TestTheOutputFile:
         ):
             a_task(an_agent(Scripted("Done")), output_file=path)
 
-    @pytest.mark.parametrize("path", [".", "out/", "/", "a\0b"])
+    @pytest.mark.parametrize("path", [".", "..", "new/..", "new/.", "out/", "/", "a\0b"])
     def test_what_is_not_the_name_of_a_file_is_refused_when_the_task_is_built(self, path: str) -> None:
         with pytest.raises(ValueError, match="does not name a file"):
             a_task(an_agent(Scripted("Done")), output_file=path)
+
+    @pytest.mark.parametrize("value", ["", ".", "new/", "new/.", "./"])
+    def test_an_input_that_names_no_file_is_refused_before_anything_runs(
+        self, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        model = Scripted("Done")
+        with pytest.raises(ValueError, match=f"output_file: 'out/{re.escape(value)}' does not name a file"):
+            solo(model, output_file="out/{topic}").kickoff({"topic": value})
+        assert (model.requests, list(tmp_path.iterdir())) == ([], [])
 
     @pytest.mark.parametrize(("path", "inputs"), [("out", {}), ("{topic}", {"topic": "out"})])
     def test_a_folder_is_refused_before_anything_runs(

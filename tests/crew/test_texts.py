@@ -36,6 +36,25 @@ class TestInPlace:
         agent.interpolate_inputs({})
         assert agent.role == "{topic} writer"
 
+    def test_a_text_that_was_assigned_since_then_is_filled_next(self) -> None:
+        agent, task = Agent(**WHO), Task(**WHAT, output_file="{topic}.txt")
+        for topic in ("tea", "rice"):
+            agent.interpolate_inputs({"topic": topic, "paper": "news"})
+            task.interpolate_inputs({"topic": topic, "number": 3})
+            agent.role, task.description, task.output_file = "{topic} cook", "Cook {topic}", "{topic}.md"
+        copied = agent.copy()
+        copied.goal = "Taste {topic}"
+        for each in agent, copied:
+            each.interpolate_inputs({"topic": "oats", "paper": "news"})
+        task.interpolate_inputs({"topic": "oats", "number": 3})
+        assert (agent.role, agent.goal, copied.goal) == ("oats cook", "Know oats", "Taste oats")
+        assert (task.description, task.output_file) == ("Cook oats", "oats.md")
+        assert agent.key == Agent(config=WHO | {"role": "{topic} cook"}).key
+        assert task.key == Task(config=WHAT | {"description": "Cook {topic}"}).key
+        task.output_file = None
+        task.interpolate_inputs({"topic": "oats", "number": 3})
+        assert task.output_file is None
+
     def test_nothing_is_filled_if_an_input_is_missing(self) -> None:
         agent, task = Agent(**WHO), Task(**WHAT, output_file="{topic}.txt")
         with pytest.raises(ValueError, match=r"^Agent backstory needs the input 'paper'"):

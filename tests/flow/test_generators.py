@@ -1,4 +1,4 @@
-"""Methods that are generators: what they yield is text of the stream."""
+"""Methods that are generators: what they yield is text of the stream, if it begins with text."""
 
 import threading
 from collections.abc import AsyncIterator, Generator
@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from rxflow.flow import Flow, listen, router, start
+from rxflow.types.events import FlowFinished
 from rxflow.types.streaming import StreamChunk, StreamChunkType
 from tests.flow.callers import Conversing, calling_as, told_by, whose
 from tests.gate import PATIENCE_S
+from tests.signals import outcome
 from tests.team import crew_saying
 
 
@@ -91,6 +93,28 @@ class TestAsyncGenerator:
 
         assert Counting().kickoff() == {"words": 1}
 
+    def test_of_other_things_is_the_value_that_the_listener_gets(self) -> None:
+        class Rows(Flow):
+            @start()
+            async def rows(self) -> Any:
+                yield {"row": 1}
+                yield {"row": 2}
+
+            @listen(rows)
+            async def read(self, rows: Any) -> Any:
+                return [row async for row in rows]
+
+        assert Rows().kickoff() == [{"row": 1}, {"row": 2}]
+
+    def test_of_nothing_gives_no_text(self) -> None:
+        class Silent(Flow):
+            @start()
+            async def tell(self) -> Any:
+                for _ in range(0):
+                    yield "never"
+
+        assert Silent().kickoff() == ""
+
     def test_may_call_a_crew_between_its_own_words(self) -> None:
         class Framed(Flow):
             @start()
@@ -100,6 +124,25 @@ class TestAsyncGenerator:
                 yield ">"
 
         assert told_by(Framed()) == [("<", "tell"), ("hello", "tell"), (">", "tell")]
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+def test_a_generator_of_events_gives_their_result(is_async: bool) -> None:
+    past = outcome(crew_saying("hel", "lo").events()).events
+
+    def tell(self: Any) -> Any:
+        yield from past
+
+    async def tell_async(self: Any) -> Any:
+        for event in past:
+            yield event
+
+    class Retelling(Flow):
+        begin = start()(tell_async if is_async else tell)
+
+    seen = outcome(Retelling().events())
+    assert seen.texts == ["hel", "lo"]
+    assert seen.one(FlowFinished).result.raw == "hello"
 
 
 class TestGenerator:

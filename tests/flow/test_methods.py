@@ -2,11 +2,12 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from rxflow.flow import Flow, start
+from rxflow.flow import Flow, listen, router, start
 from tests.flow.callers import Whereabouts, calling_as, said
 from tests.gate import PATIENCE_S
 
@@ -127,3 +128,14 @@ class TestStopAsyncIterationOutOfAMethod:
 
         with pytest.raises(RuntimeError, match="begin raised StopAsyncIteration"):
             asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", [staticmethod, classmethod])
+@pytest.mark.parametrize("decorate", [start(), listen("sign"), router("sign")], ids=["start", "listen", "router"])
+def test_a_method_of_the_class_cannot_be_part_of_the_graph(decorate: Callable[[Any], Any], kind: Any) -> None:
+    def begin(it: Any) -> None: ...
+
+    with pytest.raises(TypeError, match=r"Selfless\.begin needs self as its first parameter"):
+        type("Selfless", (Flow,), {"begin": kind(decorate(begin))})
+    with pytest.raises(ValueError, match=f"goes on a method of a Flow; got <{kind.__name__}"):
+        decorate(kind(begin))

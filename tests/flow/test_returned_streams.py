@@ -14,6 +14,7 @@ from rxflow import Crew
 from rxflow.flow import Flow, listen, start
 from rxflow.operators import retry_stream, text, to_output
 from rxflow.testing import ScriptedLLM
+from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import (
     CrewFailed,
     CrewFinished,
@@ -24,14 +25,15 @@ from rxflow.types.events import (
     MethodFinished,
     Retracted,
 )
-from rxflow.types.results import CrewOutput, UsageMetrics
+from rxflow.types.results import CrewOutput, TaskOutput, UsageMetrics
 from rxflow.types.streaming import CrewStreamingOutput, EventStream
 from tests.flow.callers import Inner, told_by
+from tests.flow.trip import text_of
 from tests.gate import PATIENCE_S
 from tests.scripted import Scripted
 from tests.signals import outcome, signals_of
 from tests.spans import ranked
-from tests.team import an_agent, crew_saying, solo
+from tests.team import a_task, an_agent, crew_saying, solo
 
 
 def say_gulls(output: object) -> tuple[bool, str]:
@@ -178,6 +180,40 @@ class TestObservable:
             said = outcome(flow.events())
             assert [said.one(kind).origin.flow_method for kind in (Retracted, LLMFailed, LLMFinished)] == ["begin"] * 3
             assert said.one(FlowFinished).result == "two"
+
+    def test_of_another_runs_events_loses_only_what_that_run_retracted(self) -> None:
+        """The first task and the refused answer of the second have the same attempt."""
+
+        def refuse_bad(output: TaskOutput) -> tuple[bool, str]:
+            return output.raw != "bad.", output.raw
+
+        agent = an_agent(Scripted("one.", "bad.", "good."))
+        tasks = [a_task(agent), a_task(agent, guardrail=refuse_bad)]
+        past = outcome(Crew(agents=[agent], tasks=tasks).events()).events
+
+        class Returning(Flow):
+            @start()
+            def begin(self) -> Any:
+                return reactivex.from_iterable(each for each in past if isinstance(each, StreamChunk | Retracted))
+
+        seen = outcome(Returning().events())
+        assert seen.one(FlowFinished).result == text_of(seen.events) == "one.good."
+
+    def test_of_words_that_is_tried_three_times_shows_only_the_last_try(self) -> None:
+        tries = iter("abc")
+
+        def begin_try(_: object) -> reactivex.Observable[str]:
+            word = next(tries)
+            ending: reactivex.Observable[str] = reactivex.empty() if word == "c" else reactivex.throw(OSError("lost"))
+            return reactivex.concat(reactivex.of(word), ending)
+
+        class Returning(Flow):
+            @start()
+            def begin(self) -> Any:
+                return reactivex.defer(begin_try).pipe(retry_stream(2))
+
+        seen = outcome(Returning().events())
+        assert seen.one(FlowFinished).result == text_of(seen.events) == "c"
 
     def test_of_a_crews_events_gives_its_output(self) -> None:
         class Returning(Flow):

@@ -5,6 +5,7 @@ import gc
 from collections import Counter
 from collections.abc import Callable
 from enum import Enum
+from functools import wraps
 from typing import Any, Literal
 
 import pytest
@@ -281,3 +282,51 @@ def test_a_long_cycle_keeps_nothing_of_its_rounds() -> None:
 
     Long(max_method_calls=1000).kickoff()
     assert objects[1000] - objects[100] < 900
+
+
+def call_upper(method: Callable[[Any], str]) -> Callable[[Any], str]:
+    @wraps(method)
+    def call(self: Any) -> str:
+        return method(self).upper()
+
+    return call
+
+
+def say_yes(self: Any) -> str:
+    return "yes"
+
+
+WITHOUT_OWN_RETURNS: list[tuple[Callable[[Any], str], str]] = [(lambda self: "ok", "ok"), (call_upper(say_yes), "YES")]
+
+
+@pytest.mark.parametrize(("method", "label"), WITHOUT_OWN_RETURNS, ids=["lambda", "wrapped"])
+def test_any_label_may_come_from_a_router_without_return_statements_of_its_own(method: Any, label: str) -> None:
+    class Routed(Flow):
+        @start()
+        def begin(self) -> None: ...
+
+        which = router(begin)(method)
+
+        @listen(label)
+        def taken(self, heard: str) -> str:
+            return f"taken {heard}"
+
+    assert Routed().kickoff() == f"taken {label}"
+
+
+def test_the_declared_labels_of_a_wrapped_router_are_known() -> None:
+    def which(self: Any) -> Literal["left", "right"]:
+        return "left"
+
+    @wraps(which)
+    def call(self: Any) -> Any:
+        return which(self)
+
+    class Routed(Flow):
+        choose = router()(start()(call))
+
+        @listen("middle")
+        def end(self) -> None: ...
+
+    with pytest.raises(ValueError, match="end waits for 'middle'"):
+        Routed()

@@ -176,11 +176,13 @@ class RunView {
     const within = event.origin.namespace ?? [];
     const call = event.origin.llm_call_id;
     const spans = event.span_ids ?? [];
+    const calls = event.llm_call_ids ?? [];
     for (const { element, labels } of this.segments) {
       const isCovered = event.attempts.includes(labels.attempt ?? 0)
         && within.every((name, at) => (labels.namespace ?? [])[at] === name)
         && (!call || labels.llm_call_id === call)
-        && (!spans.length || spans.includes(labels.span_id));
+        && (!spans.length || spans.includes(labels.span_id))
+        && (!calls.length || !labels.llm_call_id || calls.includes(labels.llm_call_id));
       if (isCovered) element.classList.add("retracted");
     }
   }
