@@ -186,11 +186,19 @@ def through_json(value: object, show: Callable[[Any], Any]) -> Any:
 def _in_parts(value: Any, show: Callable[[Any], Any]) -> Any:
     if isinstance(value, bytes):
         return value.decode(errors="replace")
-    if isinstance(value, BaseModel):
-        return dict(value)
+    try:
+        return to_jsonable_python(value, fallback=show)
+    except Exception:  # noqa: BLE001 - it contains such bytes, or names with surrogates; or raised by a user's object
+        pass
+    serializer: Any = getattr(value, "__pydantic_serializer__", None)
+    if serializer is not None:  # a model or a dataclass of pydantic: its excluded fields must stay excluded
+        try:
+            return serializer.to_python(value, by_alias=True)
+        except Exception:  # noqa: BLE001 - raised by a user's serializer
+            return show(value)
     if is_dataclass(value) and not isinstance(value, type):
         return {each.name: getattr(value, each.name) for each in fields(value)}
-    return to_jsonable_python(value, fallback=show)
+    raise TypeError(f"cannot convert {type(value).__name__} to JSON")
 
 
 MAX_VALUE_CHARS = 60
