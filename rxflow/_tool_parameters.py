@@ -52,17 +52,18 @@ class Parameters:
             names=names,
             required=frozenset(each.name for each in named if _default_of(each) is inspect.Parameter.empty),
             takes_others=any(each.kind is each.VAR_KEYWORD for each in parameters),
-            fields={_field_for(name, names): name for name in names if _field_for(name, names) != name},
+            fields=_rename(names),
         )
 
     def make_schema(self, function: Callable[..., Any], name: str) -> type[BaseModel]:
         """Return a new pydantic model of the arguments. ``name`` becomes the name of the model."""
         hints = _read_hints(function)
         signature = inspect.signature(function).parameters
+        renamed = {name: field for field, name in self.fields.items()}
         fields: dict[str, Any] = {}
         for each in self.names:
             hint, default = hints.get(each, Any), signature[each].default
-            field = _field_for(each, self.names)
+            field = renamed.get(each, each)
             if field != each:
                 hint = Annotated[hint, Field(alias=each, title=each.strip("_").replace("_", " ").title())]
             fields[field] = (hint, ... if default is inspect.Parameter.empty else default)
@@ -87,10 +88,11 @@ class Parameters:
         Nested models stay models. If an argument was not given, and the function has a default for it, the dict leaves
         the argument out. If the function has no default for it, the dict has the default of the schema.
         """
+        named = {field: self.fields.get(field, field) for field in type(model).model_fields}
         arguments = {
-            self.fields.get(field, field): getattr(model, field)
-            for field in type(model).model_fields
-            if field in model.model_fields_set or field in self.required or field not in self.names
+            name: getattr(model, field)
+            for field, name in named.items()
+            if field in model.model_fields_set or name in self.required or name not in self.names
         }
         others = model.model_extra or {}
         return arguments | {name: value for name, value in others.items() if self.takes_others or name in self.names}
@@ -125,15 +127,18 @@ def _default_of(parameter: inspect.Parameter) -> Any:
     return inspect.Parameter.empty if isinstance(parameter.default, FieldInfo) else parameter.default
 
 
-def _field_for(parameter: str, names: tuple[str, ...]) -> str:
-    """Return the name of the field for a parameter.
+def _rename(parameters: tuple[str, ...]) -> dict[str, str]:
+    """Return new names for the fields of the parameters whose own names pydantic does not allow for fields.
 
-    This is the parameter's own name, if pydantic allows this name for a field. Otherwise it is a similar name that
-    pydantic allows and that no parameter has.
+    The keys are the new names, and the values are the names of the parameters. A new name is similar to the old one. No
+    parameter and no other field has this name.
     """
-    field = parameter
-    if field.startswith("_") or hasattr(BaseModel, field):
-        field = field.strip("_") + "_"
-        while field in names or hasattr(BaseModel, field) or not field.isidentifier() or field == "_":
-            field = f"p{field}"
-    return field
+    fields: dict[str, str] = {}
+    for parameter in parameters:
+        if parameter.startswith("_") or hasattr(BaseModel, parameter):
+            field = parameter.strip("_") + "_"
+            taken = {*parameters, *fields, "_"}
+            while field in taken or hasattr(BaseModel, field) or not field.isidentifier():
+                field = f"p{field}"
+            fields[field] = parameter
+    return fields

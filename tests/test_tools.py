@@ -153,6 +153,18 @@ class TestSignatures:
         made = tool(function_of("def find(id, _id, id_=3): 'Find.'; return id, _id, id_"))
         assert made.run(id=1, _id=2) == (1, 2, 3)
 
+    @pytest.mark.parametrize(("one", "other"), [("copy", "_copy"), ("_copy", "copy"), ("_id", "__id"), ("_id", "_id_")])
+    def test_two_names_that_are_not_allowed_are_kept_apart(self, one: str, other: str) -> None:
+        made = tool(function_of(f"def find({one}: int, {other}: int): 'Find.'; return {one}, {other}"))
+        assert made.schema_for_model["function"]["parameters"]["required"] == [one, other]
+        assert made.run(**{one: "1", other: "2"}) == made.run(1, 2) == (1, 2)
+        assert made.read_arguments(f'{{"{one}": 1, "{other}": 2}}') == {one: 1, other: 2}
+
+    def test_a_default_of_the_function_applies_whatever_its_parameter_is_called(self) -> None:
+        made = tool(function_of("def find(copy=[1], other=[2]): 'Find.'; return copy, other"))
+        assert made.read_arguments("{}") == {}
+        assert made.run()[0] is made.run()[0]
+
     def test_a_positional_only_parameter_is_refused(self) -> None:
         with pytest.raises(TypeError, match=r"'a' of the tool 'find' is positional-only, .*; remove the /"):
             tool(function_of("def find(a, /, b): 'Find.'"))
