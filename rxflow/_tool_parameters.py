@@ -6,10 +6,11 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
-from typing import Annotated, Any, Self, get_type_hints
+from typing import Annotated, Any, Self, cast, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic.fields import FieldInfo
+from pydantic_core import from_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,3 +143,11 @@ def _rename(parameters: tuple[str, ...]) -> dict[str, str]:
                 field = f"p{field}"
             fields[field] = parameter
     return fields
+
+
+def as_arguments(given: Mapping[str, Any] | str) -> dict[str, Any]:
+    """Return the arguments as a dict. Raises ValueError if ``given`` is neither a mapping nor a JSON object as text."""
+    arguments: Any = from_json(given) if isinstance(given, str) else given
+    if not isinstance(arguments, Mapping):
+        raise ValueError(f"the arguments of a tool are a mapping or the text of a JSON object: {given!r}")
+    return {**cast(Mapping[str, Any], arguments)}

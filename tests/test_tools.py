@@ -1,7 +1,9 @@
 """Tools: made of functions and classes, described by their signature, used by hand."""
 
 import asyncio
+import gc
 import threading
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -395,6 +397,41 @@ class TestUsingOneByHand:
         triple.reset_usage_count()
         asyncio.run(main())
         assert triple.current_usage_count == 0
+
+    @pytest.mark.parametrize("kind", ["coroutine", "async generator", "of a coroutine"])
+    def test_run_in_a_running_loop_starts_nothing_of_an_async_result_and_is_not_a_use(self, kind: str) -> None:
+        started: list[str] = []
+
+        async def work() -> None:
+            started.append(kind)
+
+        async def items() -> AsyncIterator[str]:
+            started.append(kind)
+            yield kind
+
+        async def give_items() -> AsyncIterator[str]:
+            return items()
+
+        returned: dict[str, Callable[[], Any]] = {
+            "coroutine": work,
+            "async generator": items,
+            "of a coroutine": give_items,
+        }
+
+        @tool
+        def later() -> Any:
+            """Work later."""
+            return returned[kind]()
+
+        async def main() -> None:
+            with pytest.raises(TypeError, match=r"the tool 'later' is async: await tool\.arun"):
+                later.run()
+
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            asyncio.run(main())
+            gc.collect()
+        assert (started, [str(each.message) for each in warned], later.current_usage_count) == ([], [], 0)
 
     @pytest.mark.parametrize("use", [BaseTool.run, arun])
     def test_arguments_are_converted_and_others_dropped(self, use: Any) -> None:
