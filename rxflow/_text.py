@@ -10,6 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ M = TypeVar("M", bound=BaseModel)
 
 _OPENING = re.compile(r"[{\[]")
 _FENCE = re.compile(r"\A```\w*\s*\n(.*?)\n?\s*```\Z", re.DOTALL)
+_QUOTED = re.compile(r'\s*(?:```\w*[ \t\r]*\n\s*)?"')
 # Integers stay text, because only the end of the JSON is needed, and int() refuses more than 4,300 digits.
 _DECODER = json.JSONDecoder(parse_int=str)
 _LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
@@ -66,6 +68,9 @@ def read_json(model: type[M], text: str) -> M:
     Raises:
         ValidationError: the text has no JSON that fits. This is pydantic's error, a ValueError.
     """
+    if _QUOTED.match(text) is not None:  # perhaps the whole text is one JSON string, and brackets in it begin no JSON
+        with suppress(ValidationError):
+            return model.model_validate_json(_without_fence(text))
     candidates = [text[span.start : span.end] for span in find_json(text) if span.end is not None]
     if not candidates:
         return model.model_validate_json(_only_candidate(text))
@@ -113,6 +118,10 @@ def _only_candidate(text: str) -> str:
     opening = _OPENING.search(text)
     if opening is not None:
         return text[opening.start() :].rstrip()
+    return _without_fence(text)
+
+
+def _without_fence(text: str) -> str:
     fence = _FENCE.match(text.strip())
     return fence.group(1) if fence else text.strip()
 

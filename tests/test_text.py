@@ -235,6 +235,18 @@ CONTAINERS = st.lists(JSON, max_size=3) | st.dictionaries(st.text(), JSON, max_s
 WORDS = st.text(st.characters(exclude_characters="{["))
 
 
+@pytest.mark.parametrize("text", ['"see [1] and {x}"', ' "see [1] and {x}"\n', '```json\n"see [1] and {x}"\n```'])
+def test_brackets_in_a_bare_string_are_its_own(text: str) -> None:
+    assert read_json(RootModel[str], text).root == "see [1] and {x}"
+    assert solo(Scripted([text]), output_pydantic=RootModel[str]).kickoff().pydantic == RootModel[str](
+        "see [1] and {x}"
+    )
+
+
+def test_a_string_before_the_answer_is_not_the_answer() -> None:
+    assert read_json(Person, f'"Ada" is {ADA}') == Person(name="Ada")
+
+
 class TestFindJson:
     @given(WORDS, CONTAINERS, WORDS, CONTAINERS, WORDS, st.booleans())
     def test_finds_each_value_among_words(
