@@ -140,8 +140,12 @@ class _Loader(Loader):
     def exec_module(self, module: ModuleType) -> None:
         name = module.__name__
         if name in ABSENT:
-            raise ModuleNotFoundError(f"there is no {name}: {ABSENT[name]}", name=name)
+            # Without ``name=``: Python drops an error of this name in ``from package import name``, with its advice.
+            raise ModuleNotFoundError(f"there is no {name}: {ABSENT[name]}")
         homes = ALIASES[name]
-        module.__doc__ = f"CrewAI's path; the names are those of {', '.join(sorted(set(map(str, homes.values()))))}."
+        places = ", ".join(sorted(set(map(str, homes.values()))))
+        module.__doc__ = (
+            f"CrewAI's path; {f'the names are those of {places}' if homes else 'it has no names in rxflow'}."
+        )
         module.__dict__["__all__"] = sorted(homes)
         module.__dict__["__getattr__"], module.__dict__["__dir__"] = _lazy.create_lookup(name, homes)

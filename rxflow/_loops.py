@@ -119,7 +119,12 @@ async def on_this_loop(future: Future[T]) -> T:
     """Await ``future``. Any thread may resolve ``future``.
 
     ``asyncio.wrap_future`` always sends a wake-up to the loop. This function sends none if the loop's own thread
-    resolves the future, because the loop is then already awake.
+    resolves the future, because the loop is then already awake. If the caller is cancelled, ``future`` is
+    cancelled too.
+
+    Raises:
+        concurrent.futures.CancelledError: other code has cancelled ``future``. ``asyncio.wrap_future`` would raise an
+            asyncio.CancelledError, as if the caller were cancelled.
     """
     if future.done():
         return future.result()

@@ -443,6 +443,7 @@ def check_url(name: str, url: str) -> str:
     except ValueError:  # the port is not a number, or a bracket is missing
         is_right = False
     if not is_right:
-        shown = re.sub(r"[^/\s]*@", "***@", url)  # hides a user name and a password
+        # Hide the user name and the password. A wrong password may contain "/", "@" or white space.
+        shown = re.sub(r"\A([a-zA-Z]+://)?.*@", r"\1***@", url, flags=re.DOTALL)
         raise ValueError(f"{name} must begin with http:// or https:// and name a host; got {shown!r}")
     return url

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ M = TypeVar("M", bound=BaseModel)
 
 _OPENING = re.compile(r"[{\[]")
 _FENCE = re.compile(r"\A```\w*\s*\n(.*?)\n?\s*```\Z", re.DOTALL)
+_QUOTED = re.compile(r'\s*(?:```\w*[ \t\r]*\n\s*)?"')
 # Integers stay text, because only the end of the JSON is needed, and int() refuses more than 4,300 digits.
 _DECODER = json.JSONDecoder(parse_int=str)
 _LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
@@ -67,6 +69,9 @@ def read_json(model: type[M], text: str) -> M:
     Raises:
         ValidationError: the text has no JSON that fits. This is pydantic's error, a ValueError.
     """
+    if _QUOTED.match(text) is not None:  # perhaps the whole text is one JSON string, and brackets in it begin no JSON
+        with suppress(ValidationError):
+            return model.model_validate_json(_without_fence(text))
     candidates = [text[span.start : span.end] for span in find_json(text) if span.end is not None]
     if not candidates:
         return model.model_validate_json(_only_candidate(text))
@@ -114,6 +119,10 @@ def _only_candidate(text: str) -> str:
     opening = _OPENING.search(text)
     if opening is not None:
         return text[opening.start() :].rstrip()
+    return _without_fence(text)
+
+
+def _without_fence(text: str) -> str:
     fence = _FENCE.match(text.strip())
     return fence.group(1) if fence else text.strip()
 
@@ -187,11 +196,19 @@ def through_json(value: object, show: Callable[[Any], Any]) -> Any:
 def _in_parts(value: Any, show: Callable[[Any], Any]) -> Any:
     if isinstance(value, bytes):
         return value.decode(errors="replace")
-    if isinstance(value, BaseModel):
-        return dict(value)
+    try:
+        return to_jsonable_python(value, fallback=show)
+    except Exception:  # noqa: BLE001 - it contains such bytes, or names with surrogates; or raised by a user's object
+        pass
+    serializer: Any = getattr(value, "__pydantic_serializer__", None)
+    if serializer is not None:  # a model or a dataclass of pydantic: its excluded fields must stay excluded
+        try:
+            return serializer.to_python(value, by_alias=True)
+        except Exception:  # noqa: BLE001 - raised by a user's serializer
+            return show(value)
     if is_dataclass(value) and not isinstance(value, type):
         return {each.name: getattr(value, each.name) for each in fields(value)}
-    return to_jsonable_python(value, fallback=show)
+    raise TypeError(f"cannot convert {type(value).__name__} to JSON")
 
 
 MAX_VALUE_CHARS = 60

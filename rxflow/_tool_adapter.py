@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import partial, wraps
 from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, create_model
@@ -17,8 +17,8 @@ def as_tool(given: object) -> BaseTool:
 
     This adapts tools of LangChain and CrewAI, and any object that has a name, a description and one of the methods
     ``invoke``, ``_run``, ``run`` and ``func``. The LLM sees the schema in the object's ``args_schema``. If there is no
-    ``args_schema``, the LLM sees the object's ``args``, an attribute of LangChain's tools. If there is no ``args``
-    either, the LLM sees the signature of ``_run``, ``run`` or ``func``.
+    ``args_schema``, the LLM sees the schema that LangChain's tools have in ``tool_call_schema`` or ``args``. If there
+    is none of these, the LLM sees the signature of ``_run``, ``run`` or ``func``.
 
     Raises:
         TypeError: ``given`` is not a tool, has no description, or has an ``args_schema`` of the wrong type.
@@ -44,6 +44,10 @@ def _call_of(original: Any) -> Callable[..., Any] | None:
     """Return a function that calls ``original`` with keyword arguments; None if ``original`` has no method for this."""
     if callable(getattr(original, "invoke", None)):
         return _invoking(original)
+    return _own_function(original)
+
+
+def _own_function(original: Any) -> Callable[..., Any] | None:
     ways = (getattr(original, way, None) for way in ("_run", "run", "func"))
     return next((way for way in ways if callable(way)), None)
 
@@ -94,22 +98,38 @@ def _adapt(original: Any, call: Callable[..., Any]) -> BaseTool:
     if not isinstance(description, str) or not description.strip():
         raise TypeError(f"the tool {original.name!r} has no description; it tells the model what the tool is for")
     schema = getattr(original, "args_schema", None)
-    properties = getattr(original, "args", None)
-    if schema is None and isinstance(properties, Mapping):  # LangChain has read ``args`` from the signature
-        shown = cast(Mapping[str, Any], properties)
-        required = [each for each in shown if "default" not in shown[each]]
-        schema = {"type": "object", "properties": {**shown}, "required": required}
+    if schema is None:
+        schema = _read_by_langchain(original)
     options: dict[str, Any] = {
         "result_as_answer": bool(
             getattr(original, "result_as_answer", False) or getattr(original, "return_direct", False)
         ),
         "max_usage_count": getattr(original, "max_usage_count", None),
     }
-    if schema is not None:  # without args_schema, FunctionTool reads the arguments from the signature
+    if schema is not None:
         options["args_schema"] = _model_of(original.name, schema)
+    elif (function := _own_function(original)) is not None and function != call:
+        call = wraps(function)(call)  # so that FunctionTool reads the arguments from the signature of ``function``
     if callable(cached := getattr(original, "cache_function", None)):
         options["cache_function"] = cached
     return FunctionTool(name=original.name, description=description, func=call, **options)
+
+
+def _read_by_langchain(original: Any) -> dict[str, Any] | None:
+    """Return the JSON Schema that LangChain has read from the signature of ``_run``; None for other libraries' tools.
+
+    ``args`` has only the properties, without the ``$defs`` to which they may refer.
+    """
+    described = getattr(original, "tool_call_schema", None)
+    if isinstance(described, type) and issubclass(described, BaseModel):
+        whole = described.model_json_schema()
+        return {key: whole[key] for key in ("type", "properties", "required", "$defs") if key in whole}
+    properties = getattr(original, "args", None)
+    if not isinstance(properties, Mapping):
+        return None
+    shown = cast(Mapping[str, Any], properties)
+    required = [each for each in shown if "default" not in shown[each]]
+    return {"type": "object", "properties": {**shown}, "required": required}
 
 
 def _model_of(name: str, schema: object) -> type[BaseModel]:

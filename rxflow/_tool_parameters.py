@@ -6,10 +6,11 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
-from typing import Annotated, Any, Self, get_type_hints
+from typing import Annotated, Any, Self, cast, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic.fields import FieldInfo
+from pydantic_core import from_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +53,18 @@ class Parameters:
             names=names,
             required=frozenset(each.name for each in named if _default_of(each) is inspect.Parameter.empty),
             takes_others=any(each.kind is each.VAR_KEYWORD for each in parameters),
-            fields={_field_for(name, names): name for name in names if _field_for(name, names) != name},
+            fields=_rename(names),
         )
 
     def make_schema(self, function: Callable[..., Any], name: str) -> type[BaseModel]:
         """Return a new pydantic model of the arguments. ``name`` becomes the name of the model."""
         hints = _read_hints(function)
         signature = inspect.signature(function).parameters
+        renamed = {name: field for field, name in self.fields.items()}
         fields: dict[str, Any] = {}
         for each in self.names:
             hint, default = hints.get(each, Any), signature[each].default
-            field = _field_for(each, self.names)
+            field = renamed.get(each, each)
             if field != each:
                 hint = Annotated[hint, Field(alias=each, title=each.strip("_").replace("_", " ").title())]
             fields[field] = (hint, ... if default is inspect.Parameter.empty else default)
@@ -87,10 +89,11 @@ class Parameters:
         Nested models stay models. If an argument was not given, and the function has a default for it, the dict leaves
         the argument out. If the function has no default for it, the dict has the default of the schema.
         """
+        named = {field: self.fields.get(field, field) for field in type(model).model_fields}
         arguments = {
-            self.fields.get(field, field): getattr(model, field)
-            for field in type(model).model_fields
-            if field in model.model_fields_set or field in self.required or field not in self.names
+            name: getattr(model, field)
+            for field, name in named.items()
+            if field in model.model_fields_set or name in self.required or name not in self.names
         }
         others = model.model_extra or {}
         return arguments | {name: value for name, value in others.items() if self.takes_others or name in self.names}
@@ -125,15 +128,26 @@ def _default_of(parameter: inspect.Parameter) -> Any:
     return inspect.Parameter.empty if isinstance(parameter.default, FieldInfo) else parameter.default
 
 
-def _field_for(parameter: str, names: tuple[str, ...]) -> str:
-    """Return the name of the field for a parameter.
+def _rename(parameters: tuple[str, ...]) -> dict[str, str]:
+    """Return new names for the fields of the parameters whose own names pydantic does not allow for fields.
 
-    This is the parameter's own name, if pydantic allows this name for a field. Otherwise it is a similar name that
-    pydantic allows and that no parameter has.
+    The keys are the new names, and the values are the names of the parameters. A new name is similar to the old one. No
+    parameter and no other field has this name.
     """
-    field = parameter
-    if field.startswith("_") or hasattr(BaseModel, field):
-        field = field.strip("_") + "_"
-        while field in names or hasattr(BaseModel, field) or not field.isidentifier() or field == "_":
-            field = f"p{field}"
-    return field
+    fields: dict[str, str] = {}
+    for parameter in parameters:
+        if parameter.startswith("_") or hasattr(BaseModel, parameter):
+            field = parameter.strip("_") + "_"
+            taken = {*parameters, *fields, "_"}
+            while field in taken or hasattr(BaseModel, field) or not field.isidentifier():
+                field = f"p{field}"
+            fields[field] = parameter
+    return fields
+
+
+def as_arguments(given: Mapping[str, Any] | str) -> dict[str, Any]:
+    """Return the arguments as a dict. Raises ValueError if ``given`` is neither a mapping nor a JSON object as text."""
+    arguments: Any = from_json(given) if isinstance(given, str) else given
+    if not isinstance(arguments, Mapping):
+        raise ValueError(f"the arguments of a tool are a mapping or the text of a JSON object: {given!r}")
+    return {**cast(Mapping[str, Any], arguments)}

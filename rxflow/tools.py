@@ -6,25 +6,17 @@ import inspect
 import threading
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import aclosing, suppress
 from functools import wraps
 from typing import Any, Self, cast, get_type_hints, overload
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import PydanticSerializationError, from_json, to_json
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticSerializationError, to_json
 
 from rxflow._loops import off_the_loop, running_loop
 from rxflow._text import list_problems
-from rxflow._tool_parameters import Parameters
+from rxflow._tool_parameters import Parameters, as_arguments
 from rxflow.types import CrewOutput, TaskOutput
 
 __all__ = ["BaseTool", "FunctionTool", "ToolUsageLimit", "tool"]
@@ -161,7 +153,9 @@ class BaseTool(BaseModel, ABC):
         if not inspect.iscoroutine(result):
             return result
         if is_in_loop:  # only the result shows that the tool is async
-            result.close()
+            _close_unstarted(result)
+            with _counting:
+                self.current_usage_count = max(self.current_usage_count - 1, 0)
             raise self._refuse_to_block()
         from rxflow._streaming import await_blocking  # imported late, because only direct calls of async tools need it
 
@@ -178,11 +172,11 @@ class BaseTool(BaseModel, ABC):
 
     def invoke(self, input: Mapping[str, Any] | str) -> Any:  # noqa: A002 - the name in LangChain and CrewAI
         """Call :meth:`run` with the arguments in one mapping, or as JSON text."""
-        return self.run(**_as_arguments(input))
+        return self.run(**as_arguments(input))
 
     async def ainvoke(self, input: Mapping[str, Any] | str) -> Any:  # noqa: A002
         """Call :meth:`arun` with the arguments in one mapping, or as JSON text."""
-        return await self.arun(**_as_arguments(input))
+        return await self.arun(**as_arguments(input))
 
     def format_output_for_agent(self, raw_result: Any) -> str:
         """Return the result as text for the model. A subclass may override this to change the text.
@@ -308,14 +302,6 @@ def _find_result_schema(function: _Function) -> type[BaseModel] | None:
     return None if issubclass(returned, CrewOutput | TaskOutput) else returned
 
 
-def _as_arguments(given: Mapping[str, Any] | str) -> dict[str, Any]:
-    """Return the arguments as a dict. Raises ValueError if ``given`` is neither a mapping nor a JSON object as text."""
-    arguments: Any = from_json(given) if isinstance(given, str) else given
-    if not isinstance(arguments, Mapping):
-        raise ValueError(f"the arguments of a tool are a mapping or the text of a JSON object: {given!r}")
-    return {**cast(Mapping[str, Any], arguments)}
-
-
 def _is_async(function: _Function) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
@@ -352,6 +338,14 @@ async def _finish(result: Any) -> Any:
     if inspect.isgenerator(result):
         return await off_the_loop(lambda: list(cast("list[Any]", result)))
     return result
+
+
+def _close_unstarted(finishing: Coroutine[Any, Any, Any]) -> None:
+    """Close a coroutine of :func:`_finish`, and the coroutine that it would await."""
+    awaited = inspect.getcoroutinelocals(finishing)["result"]
+    for each in (finishing, awaited):
+        if inspect.iscoroutine(each):
+            each.close()
 
 
 async def call_from_async(call: Callable[[], Any], *, is_async: bool) -> Any:

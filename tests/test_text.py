@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
-from pydantic import BaseModel, RootModel, ValidationError
+from pydantic import BaseModel, Field, RootModel, ValidationError, field_serializer
+from pydantic.dataclasses import dataclass
 
 from rxflow import LLM, operators as ops
 from rxflow._text import JsonSpan, find_json, read_json, to_plain_json, write_json
@@ -35,6 +36,32 @@ class Notes(BaseModel):
     lines: list[str] = []
 
 
+class Login(BaseModel):
+    """What an application does not show of it must not show because of one bad character either."""
+
+    note: Any = Field(serialization_alias="text")
+    key: str = Field(default="hidden", exclude=True)
+    pin: int = 1234
+
+    @field_serializer("pin")
+    def mask(self, pin: int) -> str:
+        return "*" * len(str(pin))
+
+
+@dataclass
+class Session:
+    note: Any
+    key: str = Field(default="hidden", exclude=True)
+
+
+class Unserializable(BaseModel):
+    note: str
+
+    @field_serializer("note")
+    def refuse(self, note: str) -> str:
+        raise OSError("no")
+
+
 class Unshowable:
     def __str__(self) -> str:
         raise OSError("no")
@@ -57,12 +84,26 @@ def contain_itself() -> dict[str, Any]:
         (contain_itself(), "{'self': {...}}"),
         ({b"\xff": 1}, "{b'\\xff': 1}"),
         (OSError("no"), "no"),
+        ([Unserializable(note="calm")], ["note='calm'"]),
         ([Unshowable()], ["<Unshowable that cannot be shown: its __str__ raised OSError>"]),
     ],
 )
 def test_any_value_has_a_plain_form_and_can_be_written(value: Any, plain: Any) -> None:
     assert to_plain_json(value) == plain
     assert json.loads(write_json(value)) == plain
+
+
+@pytest.mark.parametrize(
+    ("note", "plain"),
+    [
+        ("calm", "calm"),
+        ("\ud800", "\ufffd"),
+        ([b"\xff", {"\ud800": 1}], ["\ufffd", {"\ufffd": 1}]),
+    ],
+)
+def test_what_an_object_of_pydantic_does_not_show_stays_hidden(note: Any, plain: Any) -> None:
+    value = {"login": Login(note=note), "session": Session(note)}
+    assert to_plain_json(value) == {"login": {"text": plain, "pin": "****"}, "session": {"note": plain}}
 
 
 ADA = '{"name": "Ada"}'
@@ -192,6 +233,18 @@ JSON = st.recursive(
 )
 CONTAINERS = st.lists(JSON, max_size=3) | st.dictionaries(st.text(), JSON, max_size=3)
 WORDS = st.text(st.characters(exclude_characters="{["))
+
+
+@pytest.mark.parametrize("text", ['"see [1] and {x}"', ' "see [1] and {x}"\n', '```json\n"see [1] and {x}"\n```'])
+def test_brackets_in_a_bare_string_are_its_own(text: str) -> None:
+    assert read_json(RootModel[str], text).root == "see [1] and {x}"
+    assert solo(Scripted([text]), output_pydantic=RootModel[str]).kickoff().pydantic == RootModel[str](
+        "see [1] and {x}"
+    )
+
+
+def test_a_string_before_the_answer_is_not_the_answer() -> None:
+    assert read_json(Person, f'"Ada" is {ADA}') == Person(name="Ada")
 
 
 class TestFindJson:

@@ -83,6 +83,15 @@ class WithoutSchema(CrewAILike):
     args_schema = None
 
 
+class WithInvoke(CrewAILike):
+    """What its ``_run`` takes is nowhere but in the signature, and ``invoke`` takes it in one dict."""
+
+    args_schema = None
+
+    def invoke(self, given: dict[str, Any], config: Any = None) -> str:
+        return self._run(**given)
+
+
 class OnlyRun(Foreign):
     def run(self, query: str, limit: int = 3) -> str:
         return f"{limit} hits for {query}"
@@ -102,6 +111,7 @@ FOREIGN = [
     NamedByASchema,
     OfPydantic1,
     WithoutSchema,
+    WithInvoke,
     OnlyRun,
     OnlyFunc,
 ]
@@ -126,7 +136,7 @@ def test_a_tool_of_another_library_is_offered_and_called(kind: Callable[[], Any]
     assert function["parameters"]["required"] == ["query"]
 
 
-@pytest.mark.parametrize("kind", [CrewAILike, LangChainLike, WithoutSchema])
+@pytest.mark.parametrize("kind", [CrewAILike, LangChainLike, WithoutSchema, WithInvoke])
 def test_arguments_that_do_not_fit_are_told_to_the_model(kind: Callable[[], Any]) -> None:
     model = Scripted(calls(("search", {"limit": 1})), "Sorry.")
     run = played(solo(model, agent={"tools": [kind()]}))

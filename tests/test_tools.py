@@ -1,7 +1,9 @@
 """Tools: made of functions and classes, described by their signature, used by hand."""
 
 import asyncio
+import gc
 import threading
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -152,6 +154,18 @@ class TestSignatures:
     def test_names_that_would_meet_are_kept_apart(self) -> None:
         made = tool(function_of("def find(id, _id, id_=3): 'Find.'; return id, _id, id_"))
         assert made.run(id=1, _id=2) == (1, 2, 3)
+
+    @pytest.mark.parametrize(("one", "other"), [("copy", "_copy"), ("_copy", "copy"), ("_id", "__id"), ("_id", "_id_")])
+    def test_two_names_that_are_not_allowed_are_kept_apart(self, one: str, other: str) -> None:
+        made = tool(function_of(f"def find({one}: int, {other}: int): 'Find.'; return {one}, {other}"))
+        assert made.schema_for_model["function"]["parameters"]["required"] == [one, other]
+        assert made.run(**{one: "1", other: "2"}) == made.run(1, 2) == (1, 2)
+        assert made.read_arguments(f'{{"{one}": 1, "{other}": 2}}') == {one: 1, other: 2}
+
+    def test_a_default_of_the_function_applies_whatever_its_parameter_is_called(self) -> None:
+        made = tool(function_of("def find(copy=[1], other=[2]): 'Find.'; return copy, other"))
+        assert made.read_arguments("{}") == {}
+        assert made.run()[0] is made.run()[0]
 
     def test_a_positional_only_parameter_is_refused(self) -> None:
         with pytest.raises(TypeError, match=r"'a' of the tool 'find' is positional-only, .*; remove the /"):
@@ -383,6 +397,41 @@ class TestUsingOneByHand:
         triple.reset_usage_count()
         asyncio.run(main())
         assert triple.current_usage_count == 0
+
+    @pytest.mark.parametrize("kind", ["coroutine", "async generator", "of a coroutine"])
+    def test_run_in_a_running_loop_starts_nothing_of_an_async_result_and_is_not_a_use(self, kind: str) -> None:
+        started: list[str] = []
+
+        async def work() -> None:
+            started.append(kind)
+
+        async def items() -> AsyncIterator[str]:
+            started.append(kind)
+            yield kind
+
+        async def give_items() -> AsyncIterator[str]:
+            return items()
+
+        returned: dict[str, Callable[[], Any]] = {
+            "coroutine": work,
+            "async generator": items,
+            "of a coroutine": give_items,
+        }
+
+        @tool
+        def later() -> Any:
+            """Work later."""
+            return returned[kind]()
+
+        async def main() -> None:
+            with pytest.raises(TypeError, match=r"the tool 'later' is async: await tool\.arun"):
+                later.run()
+
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            asyncio.run(main())
+            gc.collect()
+        assert (started, [str(each.message) for each in warned], later.current_usage_count) == ([], [], 0)
 
     @pytest.mark.parametrize("use", [BaseTool.run, arun])
     def test_arguments_are_converted_and_others_dropped(self, use: Any) -> None:

@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from copy import copy
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any, Generic, TypeVar, cast
 
 from reactivex import Observable, Observer
@@ -181,7 +180,7 @@ class Passage(Holder, ObserverBase[Event]):
         self._open: dict[str, Started] = {}
         self._children: dict[str, int] = {}  # for each span: how many spans directly inside it are open
         self._cancelled: dict[str, None] = {}  # spans that _close() closed; a dict, because a set takes 150 bytes more
-        self._stopped: dict[str, str] = {}  # for each stopped span: the reason, until …Cancelled is emitted
+        self._stopped: list[tuple[str, str]] = []  # stopped spans, each with the reason, until flush() takes them
 
     def on_next(self, value: Event) -> None:
         if type(value) is StreamChunk:  # by far the most frequent item
@@ -194,20 +193,19 @@ class Passage(Holder, ObserverBase[Event]):
         if isinstance(value, StreamChunk):
             self._emit(value)
             return
-        if self._is_over:
-            return  # do not call _forget_span(): code that closes the span later needs the call's entry in run.calls
+        span_id = value.origin.span_id
+        is_ending = isinstance(value, Finished | Failed | Cancelled | e.FlowPaused)
         if self._stopped:
             self.flush()
-        span_id = value.origin.span_id
+        if is_ending and span_id in self._children:
+            self._cancel_inside(span_id, DEFAULT_STOP_REASON, {})
+        if self._is_over or (is_ending and span_id in self._cancelled):
+            return  # do not call _forget_span(): code that closes the span later needs the call's entry in run.calls
         if isinstance(value, Started):
             self._open[span_id] = value
             around = value.origin.parent_span_id
             self._children[around] = self._children.get(around, 0) + 1
-        elif isinstance(value, Finished | Failed | Cancelled | e.FlowPaused):
-            if span_id in self._cancelled:
-                return
-            if span_id in self._children:
-                self._cancel_inside(span_id, DEFAULT_STOP_REASON)
+        elif is_ending:
             self._forget_span(span_id)
         self._emit(value)
 
@@ -227,27 +225,28 @@ class Passage(Holder, ObserverBase[Event]):
         """Note that a leaf was disposed while its span was open. May be called from any thread."""
         if self._is_over or span_id not in self._open:
             return
-        is_first = not self._stopped
-        self._stopped.setdefault(span_id, reason)
-        if is_first:
-            scope = self._border.scope
-            call_soon(scope.run.loop, self.flush, context=scope.context.copy())
+        self._stopped.append((span_id, reason))
+        scope = self._border.scope
+        call_soon(scope.run.loop, self.flush, context=scope.context.copy())
 
     def flush(self) -> None:
         """Emit ``…Cancelled`` for the spans that :meth:`note_stopped` has noted, and for the spans inside them."""
         if self._is_over:
             return
-        noted, self._stopped = self._stopped, {}
-        for span_id, reason in tuple(noted.items()):  # a copy, because another thread may still add to ``noted``
-            if span_id in self._open:
+        noted = self._take_notes()
+        for span_id, reason in noted.items():
+            if span_id in self._open:  # not closed together with the span around it
                 self._cancel_inside(span_id, reason, noted)
                 self._cancel(span_id, reason)
 
     def close_spans(self, reason: str) -> list[Event]:
         """End this passage. Return the events that close the open spans, innermost first. The caller emits them."""
+        reasons = self._take_notes()
+        for span_id, started in self._open.items():  # parents come before their children, which get the same reason
+            reasons.setdefault(span_id, reasons.get(started.origin.parent_span_id, reason))
         # The first event of a span has no number if the operator race() dropped it. Nobody has seen such a span.
         shown = [span_id for span_id, started in self._open.items() if started.seq >= 0]
-        closing = [self._border.stamp(self._close(span_id, reason)) for span_id in reversed(shown)]
+        closing = [self._border.stamp(self._close(span_id, reasons[span_id])) for span_id in reversed(shown)]
         self._open.clear()
         self._retire()
         return closing
@@ -264,6 +263,11 @@ class Passage(Holder, ObserverBase[Event]):
         self._retire()
         return observer
 
+    def _take_notes(self) -> dict[str, str]:
+        taken = self._stopped[:]
+        del self._stopped[: len(taken)]  # other threads only append; what they append meanwhile is taken later
+        return dict(taken) | dict(reversed(taken))  # in the order of the notes; the first reason of a span counts
+
     def _retire(self) -> None:
         self._is_over = True
         self._border.forget(self, has_open_spans=bool(self._open))
@@ -272,7 +276,7 @@ class Passage(Holder, ObserverBase[Event]):
     def _emit(self, event: Event) -> None:
         self._observer.on_next(self._border.admit(event))
 
-    def _cancel_inside(self, span_id: str, reason: str, noted: Mapping[str, str] = MappingProxyType({})) -> None:
+    def _cancel_inside(self, span_id: str, reason: str, noted: Mapping[str, str]) -> None:
         inside = {span_id}
         for each, started in self._open.items():  # parents come before their children
             if started.origin.parent_span_id in inside:
@@ -282,7 +286,8 @@ class Passage(Holder, ObserverBase[Event]):
             self._cancel(each, noted.get(each, reason))
 
     def _cancel(self, span_id: str, reason: str) -> None:
-        self._emit(self._close(span_id, reason))
+        if not self._is_over:  # the observer may have ended the stream at the …Cancelled event of another span
+            self._emit(self._close(span_id, reason))
 
     def _close(self, span_id: str, reason: str) -> Event:
         closing = self._border.describe_stopped(self._open[span_id], reason)
@@ -318,7 +323,7 @@ def find_stamp() -> Callable[[T], T]:
     Outside of runs, the function returns each item unchanged.
     """
     border = _current.get()
-    return _return_unchanged if border is None else border.stamp
+    return (lambda item: item) if border is None else border.stamp
 
 
 def close_before_end(source: Observable[T], border: Border) -> Observable[T]:
@@ -429,10 +434,6 @@ class Guard(ObserverBase[T], Generic[T]):
             logger.error("an observer of an rxflow run raised", exc_info=error)
             return
         loop.call_exception_handler({"message": "an observer of an rxflow run raised", "exception": error})
-
-
-def _return_unchanged(item: T) -> T:
-    return item
 
 
 _NOBODY: ObserverBase[Any] = Observer(on_error=lambda error: None)

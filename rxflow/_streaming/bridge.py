@@ -174,6 +174,8 @@ class _Leaf(_Driven[Event]):
                 await main(emitter)
             finally:
                 emitter.close()
+        except Unanswered as error:
+            self._fail(error)  # a stream that was disposed cannot pause, so nobody has to answer
         except BaseException as error:
             if not self._fail(error):
                 raise
@@ -234,10 +236,13 @@ def announce_failure(
         said = replace_stray_cancellation(error)
         if emitter.is_closed or said is error:
             raise
-        emitter.on_next(failed(origin=emitter.origin, error=said))
+        emitter.announce(failed(origin=emitter.origin, error=said))
         raise said from error
-    except (Exception, SystemExit) as error:
+    except SystemExit as error:
         emitter.on_next(failed(origin=emitter.origin, error=error))
+        raise
+    except Exception as error:
+        emitter.announce(failed(origin=emitter.origin, error=error))
         raise
 
 

@@ -24,7 +24,7 @@ from reactivex.abc import DisposableBase, ObserverBase
 from rxflow._hooks import thread_count
 from rxflow._loops import call_soon, context_for_another_thread, fail_future, running_loop
 from rxflow._streaming.scope import Cleanup, Holder, Owned, Scope, connect
-from rxflow.types import Custom, Event, ReasoningChunk, StreamChunk, ToolProgress
+from rxflow.types import Custom, Event, Failed, ReasoningChunk, StreamChunk, ToolProgress
 
 logger = logging.getLogger("rxflow")
 
@@ -67,6 +67,18 @@ class Emitter:
     def on_next(self, event: Event) -> None:
         """Emit one event. Call this only on the run's loop."""
         self.observer.on_next(event)
+
+    def announce(self, failed: Failed) -> None:
+        """Emit the event of an error that the leaf's code is about to raise. Call this only on the run's loop.
+
+        Raises:
+            CancelledError: the reader ended the stream at this event. The reader knows the error, and nobody awaits the
+                leaf any more. asyncio would report the error as never retrieved.
+        """
+        was_open = not self.is_closed
+        self.observer.on_next(failed)
+        if was_open and self.is_closed:
+            raise asyncio.CancelledError("the reader ended the stream at the event of an error")
 
     def mute(self) -> Emitter:
         """Return an emitter that drops StreamChunks and ReasoningChunks. It passes all other events to this emitter.

@@ -226,7 +226,7 @@ def make_call(
                 delay = source.retry_delay(error, attempt, max_retries) if may_retry else None
                 if delay is None:
                     final = source.explain(error, request.model)
-                    emitter.on_next(answer.fail(final))
+                    emitter.announce(answer.fail(final))
                     raise final from error.__cause__
                 status = getattr(error, "status_code", None)
                 logger.warning(

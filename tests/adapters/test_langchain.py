@@ -14,9 +14,10 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnableGenerator, RunnableLambda
 from langchain_core.tools import BaseTool as LangChainTool, tool as langchain_tool
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from rxflow import Flow, operators as ops
+from rxflow._tool_adapter import as_tool
 from rxflow.adapters import langchain
 from rxflow.flow import start
 from rxflow.tools import tool
@@ -324,3 +325,22 @@ def test_a_run_that_is_cut_short_is_an_error() -> None:
         runnable.invoke({})
     with pytest.raises(RuntimeError, match="the run was cancelled: "):
         list(runnable.stream({}))
+
+
+class Item(BaseModel):
+    name: str
+    count: int = 1
+
+
+def test_the_schema_of_a_langchain_tool_without_args_schema_is_complete() -> None:
+    class Box(LangChainTool):
+        name: str = "pack"
+        description: str = "Pack items."
+
+        def _run(self, item: Item, weight: float = 1.0) -> str:
+            return f"{item.count} {item.name} at {weight} kg"
+
+    shown = as_tool(Box()).schema_for_model["function"]["parameters"]
+    assert shown["properties"]["item"] == {"$ref": "#/$defs/Item"}
+    assert shown["$defs"]["Item"]["required"] == ["name"]
+    assert (list(shown["properties"]), shown["required"]) == (["item", "weight"], ["item"])

@@ -38,6 +38,10 @@ def test_two_addresses_of_one_server_are_refused() -> None:
         ("http://host:port/v1", "http://host:port/v1"),
         ("http:///v1", "http:///v1"),
         ("me:secret@host/v1", "***@host/v1"),
+        ("me:sec/ret@host/v1", "***@host/v1"),
+        ("http://me:sec/ret@host/v1", "http://***@host/v1"),
+        ("ftp://me:my secret@host", "ftp://***@host"),
+        ("ftp://me:s@cr://et\n@host", "ftp://***@host"),
     ],
 )
 def test_an_address_that_is_no_url_is_refused_where_it_is_given(model: str, wrong: str, shown: str) -> None:

@@ -46,7 +46,11 @@ def test_a_path_in_the_tables_is_not_a_module_of_ours(path: str) -> None:
 def test_what_rxflow_does_not_have_says_what_to_do_instead(path: str) -> None:
     with pytest.raises(ModuleNotFoundError, match=f"there is no {path}: rxflow .*; ") as raised:
         importlib.import_module(path)
-    assert raised.value.name == path
+    package, _, name = path.rpartition(".")
+    with pytest.raises(ModuleNotFoundError) as from_package:
+        exec(f"from {package} import {name}")
+    assert str(from_package.value) == str(raised.value)
+    assert not hasattr(importlib.import_module(package), name)
 
 
 def test_what_lies_below_it_says_the_same() -> None:
@@ -62,6 +66,15 @@ def test_a_misspelt_path_is_python_s_own_error() -> None:
 def test_a_name_that_a_path_does_not_have_is_python_s_own_error() -> None:
     with pytest.raises(ImportError, match=r"cannot import name 'Agnet' from 'rxflow\.agent'"):
         exec("from rxflow.agent import Agnet")
+
+
+@pytest.mark.parametrize("path", _aliases.ALIASES)
+def test_a_path_says_where_its_names_are_in_rxflow(path: str) -> None:
+    documented = importlib.import_module(path).__doc__ or ""
+    homes = ", ".join(sorted({str(home) for home in _aliases.ALIASES[path].values()}))
+    assert (
+        documented == f"CrewAI's path; {f'the names are those of {homes}' if homes else 'it has no names in rxflow'}."
+    )
 
 
 def test_the_finder_stands_in_the_list_of_finders_once() -> None:

@@ -2,8 +2,12 @@
 
 import asyncio
 import gc
+import itertools
+import sys
 import threading
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from types import CodeType, FrameType
 from typing import Any
 
 import pytest
@@ -12,17 +16,20 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import Disposable
 
 from rxflow import LLM, Crew, Flow, operators as ops
+from rxflow._streaming.border import Passage
 from rxflow.flow import listen, start
 from rxflow.llm.source import Request
 from rxflow.tools import BaseTool, tool
-from rxflow.types.events import Event, MethodFinished
+from rxflow.types.events import CrewCancelled, Event, LLMCancelled, MethodFinished
 from tests.gate import PATIENCE_S, Gate
 from tests.loopback import Loopback, Reply, ToolCall
 from tests.scripted import Scripted
+from tests.signals import Outcome
+from tests.spans import check_laws
 from tests.streaming.silent import SilentServer
 from tests.streaming.speaking import Speaking
 from tests.streaming.stopping import WAYS, Scene, Stop, Stopped
-from tests.team import a_crew, a_task, an_agent
+from tests.team import a_crew, a_task, an_agent, solo
 
 
 def crew_of(llm: LLM, *tools: BaseTool) -> Crew:
@@ -407,6 +414,79 @@ def test_a_method_that_ends_while_another_thread_stops_it_does_not_complete(capl
     gc.collect()
     assert went_on == ["read"]
     assert [record.getMessage() for record in caplog.records] == []
+
+
+@contextmanager
+def act_at_step(step: int, code: CodeType, act: Callable[[], object]) -> Generator[None]:
+    """Call ``act`` in this thread, before one of the steps of a function."""
+    steps = itertools.count()
+
+    def on_call(frame: FrameType, event: str, argument: object) -> Any:
+        if frame.f_code is not code:
+            return None
+        frame.f_trace_opcodes = True
+        return on_step
+
+    def on_step(frame: FrameType, event: str, argument: object) -> Any:
+        if event == "opcode" and next(steps) == step:
+            act()
+        return on_step
+
+    before = sys.gettrace()
+    sys.settrace(on_call)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+def test_what_a_thread_stops_is_closed_at_once_whatever_the_loop_does_meanwhile() -> None:
+    """The loop closes the first crew while the thread notes that the second one is stopped."""
+
+    def stop_two(step: int) -> tuple[bool, list[type[Event]]]:
+        loops: list[asyncio.AbstractEventLoop] = []
+        at_the_end: list[type[Event]] = []
+        caught_up = threading.Event()
+
+        class Stopping(Flow):
+            @start()
+            def work(self) -> None:
+                held, free = Gate(), Gate()
+
+                def hold() -> None:
+                    held.open()
+                    free.wait()
+
+                def catch_up() -> None:
+                    free.open()
+                    asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loops[0]).result(PATIENCE_S)
+
+                def catch_up_early() -> None:
+                    caught_up.set()
+                    catch_up()
+
+                first, second = [solo(Scripted(["a", Gate()])).stream_chunks() for _ in range(2)]
+                for each in (first, second):
+                    next(iter(each))
+                loops[0].call_soon_threadsafe(hold)
+                held.wait()
+                first.close()
+                with act_at_step(step, Passage.note_stopped.__code__, catch_up_early):
+                    second.close()
+                catch_up()
+                at_the_end.extend(type(each) for each in seen.events)
+
+        seen = Outcome(lambda _: loops.append(asyncio.get_running_loop()))
+        seen.until_ended(Stopping().events())
+        check_laws(seen.events)
+        return caught_up.is_set(), at_the_end
+
+    for step in itertools.count():
+        is_inside, kinds = stop_two(step)
+        assert [kinds.count(kind) for kind in (CrewCancelled, LLMCancelled)] == [2, 2], f"at step {step}"
+        if not is_inside:
+            assert step > 0
+            return
 
 
 @pytest.mark.parametrize("way", ["for", "async for", "to_output", "run"])

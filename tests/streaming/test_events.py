@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import reactivex as rx
-from reactivex import operators as rxops
+from reactivex import compose, operators as rxops
+from reactivex.disposable import Disposable
+from reactivex.scheduler.eventloop import AsyncIOScheduler
 
 from rxflow import LLM, Agent, Crew, Flow, Task, operators as ops, tool
 from rxflow.flow import listen, router, start
@@ -20,12 +24,14 @@ from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import (
     AgentStarted,
     CrewStarted,
+    Event,
     FlowFinished,
     FlowStarted,
     InputReceived,
     InputRequested,
     LLMCancelled,
     LLMStarted,
+    MethodCancelled,
     MethodFinished,
     MethodStarted,
     Retracted,
@@ -34,6 +40,7 @@ from rxflow.types.events import (
     ToolFinished,
     ToolStarted,
 )
+from tests.scripted import Scripted
 from tests.signals import Outcome, outcome
 from tests.spans import check_laws
 from tests.team import solo
@@ -322,6 +329,121 @@ def test_a_question_says_how_it_may_be_answered_and_until_when() -> None:
     assert (received.request_id, received.value) == (asked.request_id, None)
     assert received.at == pytest.approx(asked.at + 60)
     assert not asked.replayed
+
+
+def failing_beside_others() -> Flow[Any]:
+    """A flow with a crew that fails once two nested flows are at work."""
+    begun = asyncio.Event()
+
+    class Sleeping(Flow):
+        @start()
+        async def sleep(self) -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+    class Around(Flow):
+        @start()
+        async def around(self) -> Any:
+            return await Sleeping().kickoff_async()
+
+    class Failing(Flow):
+        @start()
+        async def both(self) -> Any:
+            return await Around().kickoff_async()
+
+        @start()
+        async def fail(self) -> Any:
+            await begun.wait()
+            return await solo(Scripted(ConnectionError("broken off"))).kickoff_async()
+
+    return Failing()
+
+
+class Asking(Flow):
+    """A flow that pauses, because nobody answers."""
+
+    @start()
+    async def ask_first(self) -> str | None:
+        return await self.ask_async("Where to?")
+
+
+@dataclass
+class Ended:
+    """What was seen of a flow, and what asyncio has reported."""
+
+    kinds: list[str]
+    end: str
+    reports: list[str]
+
+
+def end_early(make: Callable[[], Flow[Any]], shape: Callable[[rx.Observable[Event]], rx.Observable[Event]]) -> Ended:
+    """Read a flow through an operator."""
+    reports: list[str] = []
+
+    async def main() -> Outcome:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: reports.append(str(context)))
+        ended = asyncio.Event()
+        seen = Outcome(lambda event: None)
+        events = make().events().through(shape)
+        events.pipe(rxops.finally_action(ended.set)).subscribe(seen.on_next, seen.on_error, seen.on_completed)
+        await ended.wait()
+        return seen
+
+    seen = asyncio.run(main())
+    check_laws(seen.events)
+    kinds, (end,) = [type(event).__name__ for event in seen.events], seen.ends
+    del seen  # the errors in its events keep the tasks, and asyncio reports an error once its task is gone
+    gc.collect()
+    return Ended(kinds, end, reports)
+
+
+def complete_at_once(events: rx.Observable[Event]) -> rx.Observable[Event]:
+    return events
+
+
+def complete_later(events: rx.Observable[Event]) -> rx.Observable[Event]:
+    return events.pipe(rxops.concat(rx.empty(AsyncIOScheduler(asyncio.get_running_loop()))))
+
+
+@pytest.mark.parametrize("complete", [complete_at_once, complete_later])
+@pytest.mark.parametrize("make", [failing_beside_others, Asking])
+def test_a_stream_may_be_ended_at_any_event_of_a_run_that_fails_or_pauses(
+    make: Callable[[], Flow[Any]], complete: Callable[[rx.Observable[Event]], rx.Observable[Event]]
+) -> None:
+    whole = end_early(make, complete_at_once)
+    assert whole.reports == []
+    if make is failing_beside_others:
+        assert whole.kinds.count("FlowCancelled") == 2
+        assert {"LLMFailed", "AgentFailed", "TaskFailed", "CrewFailed", "MethodFailed", "FlowFailed"} < {*whole.kinds}
+    for count in range(1, len(whole.kinds) + 1):
+        early = end_early(make, compose(rxops.take(count), complete))
+        assert early.kinds[:count] == whole.kinds[:count]
+        assert (early.end, early.reports) == ("completed", []), f"at {whole.kinds[count - 1]}"
+
+
+def test_a_stopped_method_keeps_its_reason_if_the_stream_ends_before_its_event() -> None:
+    begun, stop = asyncio.Event(), rx.Subject[None]()
+
+    class Leaving(Flow):
+        @start()
+        async def leave(self) -> None:
+            def subscribe(observer: Any, scheduler: Any = None) -> Disposable:
+                begun.set()
+                return Disposable(lambda: stop.on_next(None))
+
+            async for _ in rx.Observable[None](subscribe).pipe(ops.to_output()):
+                pass
+
+        @start()
+        async def fail(self) -> None:
+            await begun.wait()
+            raise BROKEN
+
+    seen = outcome(Leaving().events().through(rxops.take_until(stop)))
+
+    assert seen.ends == ["completed"]
+    assert seen.one(MethodCancelled).reason == "another method failed: ConnectionError: broken off"
+    check_laws(seen.events)
 
 
 class Wordless(Exception):
