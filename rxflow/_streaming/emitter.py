@@ -24,7 +24,7 @@ from reactivex.abc import DisposableBase, ObserverBase
 from rxflow._hooks import thread_count
 from rxflow._loops import call_soon, context_for_another_thread, fail_future, running_loop
 from rxflow._streaming.scope import Cleanup, Holder, Owned, Scope, connect
-from rxflow.types import Custom, Event, Failed, ReasoningChunk, StreamChunk, ToolProgress
+from rxflow.types import Custom, Event, ReasoningChunk, StreamChunk, ToolProgress
 
 logger = logging.getLogger("rxflow")
 
@@ -68,7 +68,7 @@ class Emitter:
         """Emit one event. Call this only on the run's loop."""
         self.observer.on_next(event)
 
-    def announce(self, failed: Failed) -> None:
+    def announce(self, failed: Event) -> None:
         """Emit the event of an error that the leaf's code is about to raise. Call this only on the run's loop.
 
         Raises:

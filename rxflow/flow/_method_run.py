@@ -294,7 +294,7 @@ class _Merged:
     def __init__(self, emitter: Emitter) -> None:
         self._emitter = emitter
         self._accompanying: object = _NOTHING
-        self._text: list[StreamChunk] = []  # as they were emitted, so that a retraction covers what readers drop
+        self._text: list[str | StreamChunk] = []  # chunks as they were emitted, and plain text
         self._results: list[Any] = []
         self._has_agent_answer = False
 
@@ -309,9 +309,13 @@ class _Merged:
         elif item is self._accompanying:
             self._accompanying = _NOTHING  # this event was already emitted, when it arrived inside an Accompanying
         elif isinstance(item, str):
-            self._show(self._emitter.origin.chunk(item))
+            self._text.append(item)  # not the chunk, which would take ten times as much memory
+            self._emitter.text(item)
         elif isinstance(item, StreamChunk):
-            self._show(self._label_chunk(item))
+            chunk = self._label_chunk(item)
+            if chunk.chunk_type is StreamChunkType.TEXT:
+                self._text.append(chunk)
+            self._emitter.on_next(chunk)
         elif isinstance(item, Happened):
             if isinstance(item, CrewFinished | FlowFinished):
                 self._results = [item.result]
@@ -326,11 +330,6 @@ class _Merged:
             self._emitter.on_next(cast(Event, item))
         else:
             self._results = [item]
-
-    def _show(self, chunk: StreamChunk) -> None:
-        if chunk.chunk_type is StreamChunkType.TEXT:
-            self._text.append(chunk)
-        self._emitter.on_next(chunk)
 
     def _is_of_answered_agent(self, call: LLMFinished) -> bool:
         """Return whether an agent inside the method made ``call``, and an agent has already given its answer.
@@ -351,7 +350,10 @@ class _Merged:
             if not retracted.llm_call_ids and here.attempt not in attempts:
                 attempts = (*attempts, here.attempt)
             retracted = replace(retracted, origin=here, attempts=attempts, span_ids=(here.span_id,))
-        self._text = [chunk for chunk in self._text if not retracted.covers(chunk)]
+        is_plain_void = retracted.covers(self._emitter.origin.chunk(""))  # plain text has the labels of the method
+        self._text = [
+            text for text in self._text if not (is_plain_void if isinstance(text, str) else retracted.covers(text))
+        ]
         return retracted
 
     def _label_chunk(self, chunk: StreamChunk) -> StreamChunk:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -341,18 +341,30 @@ class TestPause:
             _ = output.result
 
     def test_a_run_goes_on_while_a_flow_inside_it_is_paused(self) -> None:
-        class Outer(Flow):
-            @start()
-            def nest(self) -> Any:
-                return Asking().kickoff()
+        async def main() -> None:
+            paused, seen = asyncio.Event(), asyncio.Event()
 
-            @start()
-            def speak(self) -> Any:
-                return ScriptedLLM("----a----b|").observe("Hi")
+            class Outer(Flow):
+                @start()
+                async def nest(self) -> Any:
+                    try:
+                        return await Asking().kickoff_async()
+                    finally:
+                        paused.set()
 
-        output = Outer().stream_chunks()
-        assert [(chunk.content, output.is_paused) for chunk in output] == [("a", False), ("b", False)]
-        assert output.is_paused
+                @start()
+                async def speak(self) -> AsyncIterator[str]:
+                    await paused.wait()
+                    yield "a"
+                    await seen.wait()
+
+            output = Outer().stream_chunks()
+            async for chunk in output:
+                assert (chunk.content, output.is_paused) == ("a", False)
+                seen.set()
+            assert output.is_paused
+
+        asyncio.run(main())
 
     @pytest.mark.parametrize("end", ["fails", "is closed"])
     def test_a_run_that_ends_otherwise_is_not_paused(self, end: str) -> None:
