@@ -79,7 +79,7 @@ class connect:  # noqa: N801 - used like a function
                     f"the server has no tool {', '.join(missing)}; it has {[each.name for each in offered]}"
                 )
             tools = [_make_tool(each, client, portal) for each in wanted]
-            # Fill ``opened`` before ``keep`` is taken: if the wait is cancelled after that, only __aenter__() disconnects.
+            # Fill ``opened`` before taking ``keep``: from then on, a cancelled __aenter__() closes ``opened``.
             opened.enter_context(stack.pop_all())
         if not keep.take():
             opened.close()
