@@ -486,6 +486,24 @@ def test_a_closed_pipe_ends_it_quietly(folder: Path, style: str) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("options", [["--text"], ["--json"], ["--text", "--traceback"]])
+def test_a_broken_pipe_of_the_run_itself_is_an_error_of_the_run(folder: Path, options: list[str]) -> None:
+    (folder / "piping.py").write_text(PIPING, encoding="utf-8")
+    code, _, errors = rxflow(folder, "run", "piping:Piping", *options)
+    assert (code, errors) == (1, "rxflow: BrokenPipeError: [Errno 32] the subprocess is gone\n")
+
+
+PIPING = """
+from rxflow import Flow
+from rxflow.flow import start
+
+class Piping(Flow):
+    @start()
+    def pipe(self):
+        raise BrokenPipeError(32, "the subprocess is gone")
+"""
+
+
 def test_help_and_version_are_plain_in_narrow_ascii(folder: Path) -> None:
     narrow = {"COLUMNS": "60", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     code, out, _ = start(folder, "run", "--help", **narrow)

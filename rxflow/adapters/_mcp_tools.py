@@ -52,17 +52,23 @@ class connect:  # noqa: N801 - used like a function
         self._open = ExitStack()
 
     def __enter__(self) -> list[BaseTool]:
-        return self._connect(Once())
+        return self._connect(self._open, Once())
 
-    def _connect(self, keep: Once) -> list[BaseTool]:
-        """Connect, and return the tools. If ``keep`` is already taken, disconnect, because nobody waits any more."""
+    def _connect(self, opened: ExitStack, keep: Once) -> list[BaseTool]:
+        """Connect, and return the tools. Closing ``opened`` disconnects.
+
+        If ``keep`` is already taken, disconnect at once, because nobody waits any more.
+        """
         with ExitStack() as stack:
             portal = stack.enter_context(start_blocking_portal())
             connection = portal.wrap_async_context_manager(Client(self._server))
             try:
                 client = connection.__enter__()
             except ExceptionGroup as group:  # mcp's task groups raise this; the group's text does not give the reason
-                raise _find_reason(group) from group
+                reason = _find_reason(group)
+                if reason is group:
+                    raise
+                raise reason from group
             # Do not pass errors of the user's block to the connection. mcp's task groups would wrap these errors in
             # groups.
             stack.callback(connection.__exit__, None, None, None)
@@ -73,8 +79,10 @@ class connect:  # noqa: N801 - used like a function
                     f"the server has no tool {', '.join(missing)}; it has {[each.name for each in offered]}"
                 )
             tools = [_make_tool(each, client, portal) for each in wanted]
-            if keep.take():
-                self._open = stack.pop_all()
+            # Fill ``opened`` before taking ``keep``: from then on, a cancelled __aenter__() closes ``opened``.
+            opened.enter_context(stack.pop_all())
+        if not keep.take():
+            opened.close()
         return tools
 
     def __exit__(
@@ -83,15 +91,17 @@ class connect:  # noqa: N801 - used like a function
         self._open.__exit__(kind, error, traceback)
 
     async def __aenter__(self) -> list[BaseTool]:
-        keep = Once()
+        opened, keep = ExitStack(), Once()
         try:
-            return await anyio.to_thread.run_sync(self._connect, keep)
+            tools = await anyio.to_thread.run_sync(self._connect, opened, keep)
         except asyncio.CancelledError:
             # asyncio has ended this wait, but not the thread that connects. If that thread has taken ``keep``, the
             # connection is open, and only this code can close it.
             if not keep.take():
-                threading.Thread(target=self._open.close, name="rxflow mcp close").start()
+                threading.Thread(target=opened.close, name="rxflow mcp close").start()
             raise
+        self._open = opened
+        return tools
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

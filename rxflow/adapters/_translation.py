@@ -23,6 +23,7 @@ from rxflow.types import (
     Retracted,
     StreamChunk,
     StreamChunkType,
+    ToolStarted,
 )
 
 logger = logging.getLogger("rxflow")
@@ -165,13 +166,14 @@ class Part:
     """A part of a model's answer: a text, a reasoning, or one tool call.
 
     ``id`` identifies the part in the run. ``tool_id`` comes from the provider, so several parts may have the same
-    ``tool_id``. ``call_id`` is the result of :func:`call_id_of`. ``said`` is the first chunk of the part.
+    ``tool_id``. ``call_id`` is the result of :func:`call_id_of`. ``said`` is the first chunk of the part. If no chunk
+    showed a tool call, ``said`` is the start of the tool.
     """
 
     kind: Literal["text", "reasoning", "tool_call"]
     id: str
     call_id: str
-    said: StreamChunk | ReasoningChunk
+    said: StreamChunk | ReasoningChunk | ToolStarted
     tool_id: str = ""
     tool_name: str = ""
 
@@ -213,6 +215,13 @@ class PartTracker:
         if isinstance(event, Retracted):
             return list(self._retract(event))
         return []
+
+    def add_tool_call(self, event: ToolStarted) -> None:
+        """Add the tool call of ``event`` if no chunk showed it, so that it is retracted with its LLM call."""
+        call_id = call_id_of(event)
+        part_id = tool_part_id(call_id, event.tool_id)
+        if all(part.id != part_id for part in self._shown.get(call_id, ())):
+            self._add(Part("tool_call", part_id, call_id, event, event.tool_id, event.tool_name))
 
     def end_all(self) -> list[Step]:
         """End all open parts, and return the steps."""
@@ -272,7 +281,9 @@ class PartTracker:
 
     def _retract(self, event: Retracted) -> Iterator[Step]:
         for call_id, parts in list(self._shown.items()):
-            if event.covers(parts[0].said):
+            # The id of the call counts too, because a retraction need not name the span of ``said``. A tool has its own
+            # span, and the chunks of a resumed run may have been shown in a span from before the pause.
+            if call_id in event.llm_call_ids or event.covers(parts[0].said):
                 yield from self._end(call_id)
                 del self._shown[call_id]
                 yield from (Step("retract", part) for part in parts)

@@ -132,7 +132,7 @@ class _Run:
         self._tool_around: dict[str, str | None] = {}  # by open span: the tool call that the span belongs to
         self._agents: dict[str, None] = {}  # the spans of the open agents, in the order in which they started
         self._steps: dict[str, tuple[str, str | None]] = {}  # by span of an open method: the step's name and sub-agent
-        self._transcript = _Transcript()
+        self._transcript = _Transcript(asked)
         self._models: dict[str, tuple[str, str]] = {}  # by span of an open LLM call: the provider and the model
         self._usage: dict[tuple[str, str], UsageMetrics] = {}
 
@@ -246,12 +246,13 @@ class _Run:
             case ToolStarted(tool_id=tool_id, tool_name=name, arguments=arguments):
                 tool_call_id = tool_part_id(call_id_of(event), tool_id)
                 self._tool_around[span] = tool_call_id
+                self._parts.add_tool_call(event)
                 # Announce a tool call that the client does not know, such as one that the model wrote in its text.
                 if tool_call_id not in self._tool_ids:
                     yield self._announce(tool_call_id, name, None, around)
                     text = write_json(arguments).decode()
                     yield ag.ToolCallArgsEvent(tool_call_id=tool_call_id, delta=text, subagent_run_id=around)
-                    self._transcript.say(tool_call_id, text)
+                    self._transcript.add_arguments(tool_call_id, text)
                     yield ag.ToolCallEndEvent(tool_call_id=tool_call_id, subagent_run_id=around)
             case _:
                 pass
@@ -310,8 +311,7 @@ class _Run:
             case Retracted(error=error):
                 value = {"reason": encodable(in_words(error)), "attempts": list(event.attempts)}
                 yield ag.CustomEvent(name="rxflow.retracted", value=value, subagent_run_id=owner)
-                before = list(self._asked.messages) if self._asked else []
-                yield ag.MessagesSnapshotEvent(messages=[*before, *self._transcript.messages()])
+                yield ag.MessagesSnapshotEvent(messages=self._transcript.messages())
             case _:
                 pass
 
@@ -346,7 +346,7 @@ class _Run:
             case "tool_call", "begin":
                 yield self._announce(part.id, part.tool_name, part.call_id, owner)
             case "tool_call", "say":
-                self._transcript.say(part.id, step.text)
+                self._transcript.add_arguments(part.id, step.text)
                 yield ag.ToolCallArgsEvent(tool_call_id=part.id, delta=encodable(step.text), subagent_run_id=owner)
             case "tool_call", "end":
                 yield ag.ToolCallEndEvent(tool_call_id=part.id, subagent_run_id=owner)
@@ -371,42 +371,45 @@ class _Run:
 
 
 class _Transcript:
-    """The messages that the client has got from the run so far, without the retracted ones."""
+    """The client's own messages and those that it has got from the run so far, without the retracted ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, asked: ag.RunAgentInput | None) -> None:
+        self._known: list[Any] = list(asked.messages) if asked else []
         self._messages: dict[str, Any] = {}
-        self._tool_calls: dict[str, ag.ToolCall] = {}
-        self._texts: dict[str, list[str]] = {}
+        self._texts: dict[str, list[str]] = {}  # by message
+        self._arguments: dict[str, list[str]] = {}  # by tool call, which may have the same id as its message
 
     def begin_text(self, message_id: str, name: str, owner: str | None) -> None:
         self._assistant(message_id, owner).name = name or None
 
     def begin_tool_call(self, tool_call_id: str, name: str, message_id: str, owner: str | None) -> None:
         call = ag.ToolCall(id=tool_call_id, function=ag.FunctionCall(name=name, arguments=""))
-        self._tool_calls[tool_call_id] = call
         message = self._assistant(message_id, owner)
         message.tool_calls = [*(message.tool_calls or ()), call]
 
-    def say(self, part_id: str, text: str) -> None:
-        self._texts.setdefault(part_id, []).append(text)
+    def say(self, message_id: str, text: str) -> None:
+        self._texts.setdefault(message_id, []).append(text)
+
+    def add_arguments(self, tool_call_id: str, text: str) -> None:
+        self._arguments.setdefault(tool_call_id, []).append(text)
 
     def add(self, message: ag.ToolMessage) -> None:
         self._messages[message.id] = message
 
     def take_back(self, part_id: str) -> None:
         self._texts.pop(part_id, None)
+        self._arguments.pop(part_id, None)
         self._messages.pop(part_id, None)
-        self._messages.pop(f"{part_id}/result", None)
-        if self._tool_calls.pop(part_id, None) is not None:
-            self._messages = {id_: each for id_, each in self._messages.items() if not _has_call(each, part_id)}
+        self._messages = {id_: each for id_, each in self._messages.items() if not _has_call(each, part_id)}
+        self._known = [each for each in self._known if not _has_call(each, part_id)]
 
     def messages(self) -> list[Any]:
         for message in self._messages.values():
             if isinstance(message, ag.AssistantMessage):
                 message.content = "".join(self._texts.get(message.id, ())) or None
                 for call in message.tool_calls or ():
-                    call.function.arguments = "".join(self._texts.get(call.id, ()))
-        return list(self._messages.values())
+                    call.function.arguments = "".join(self._arguments.get(call.id, ()))
+        return [*self._known, *self._messages.values()]
 
     def _assistant(self, message_id: str, owner: str | None) -> ag.AssistantMessage:
         if message_id not in self._messages:
@@ -416,6 +419,9 @@ class _Transcript:
 
 
 def _has_call(message: Any, tool_call_id: str) -> bool:
+    """Return whether ``message`` has the tool call or its result."""
+    if isinstance(message, ag.ToolMessage):
+        return message.tool_call_id == tool_call_id
     calls = message.tool_calls if isinstance(message, ag.AssistantMessage) else None
     return any(call.id == tool_call_id for call in calls or ())
 

@@ -227,6 +227,7 @@ class _Message:
                 self._working.add(event.origin.span_id)
                 tool_call_id = tool_part_id(call_id_of(event), tool_id)
                 self._tool_calls[event.origin.span_id] = tool_call_id
+                self._parts.add_tool_call(event)
                 # The client does not know the tool call yet in two cases: the model wrote the call in its answer's
                 # text, or the model made the call before the run was resumed.
                 if tool_call_id not in self._ready:

@@ -69,13 +69,14 @@ def show_run(
     """
     tree = RunTree(methods)
     is_drawn = style in (Style.DASHBOARD, Style.PLAIN)
+    failures: list[Exception] = []
     try:
         with (
             end_on_signals(),
             _open_screen(style, tree, events) as (shown, add),
             PipelineOutput(shown) as output,
         ):
-            for event in output:
+            for event in _note_failure(output, failures):
                 add(event)
                 if on_question is not None and isinstance(event, InputRequested):
                     on_question(event.request_id)
@@ -84,10 +85,11 @@ def show_run(
             tree.stop()
             typer.echo(tree.describe_outcome(), err=True)
         raise typer.Exit(INTERRUPTED) from None
-    except BrokenPipeError:
-        raise  # the program at the other end of the pipe has stopped reading; typer then exits quietly
     except Exception as error:
-        if traceback:
+        is_broken_pipe = isinstance(error, BrokenPipeError)
+        if is_broken_pipe and not failures:
+            raise  # the program at the other end of the pipe has stopped reading; typer then exits quietly
+        if traceback and not is_broken_pipe:  # typer would show no traceback of a BrokenPipeError
             raise
         if not is_drawn:
             typer.echo(f"rxflow: {show_error(error)}", err=True)
@@ -95,6 +97,15 @@ def show_run(
     if tree.state is State.PAUSED:
         typer.echo(f"rxflow: {paused}", err=True)
         raise typer.Exit(PAUSED)
+
+
+def _note_failure(output: PipelineOutput[Any], failures: list[Exception]) -> Generator[Any]:
+    """Yield the events of ``output``. If the run fails, add its error to ``failures``."""
+    try:
+        yield from output
+    except Exception as error:
+        failures.append(error)
+        raise
 
 
 def say_paused(run_id: str) -> str:

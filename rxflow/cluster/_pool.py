@@ -235,9 +235,10 @@ class WorkerPool:
                 self._lose(worker, loss)
             self.release(worker)
 
-        if self._loop is not None:
+        loop = self._loop  # read once, because close() in another thread sets it to None
+        if loop is not None:
             with suppress(RuntimeError):  # raised if the loop is closed
-                self._loop.call_soon_threadsafe(give_back)
+                loop.call_soon_threadsafe(give_back)
 
     def close(self) -> None:
         """Stop the workers and their runs.

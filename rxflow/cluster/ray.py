@@ -216,8 +216,9 @@ def name_target(target: object) -> str:
         return target
     module, name = getattr(target, "__module__", ""), getattr(target, "__qualname__", "")
     if name and module != "__main__":
-        found: Any = import_module(module)
-        with suppress(AttributeError):
+        # ImportError: the module was loaded from a file, under a name that cannot be imported.
+        with suppress(ImportError, AttributeError):
+            found: Any = import_module(module)
             for each in name.split("."):
                 found = getattr(found, each)
             if found is target:

@@ -226,12 +226,24 @@ def finally_(then: Callable[[], None]) -> Callable[[Exception], None]:
 
 def pay_after_resuming(answer: Any) -> tuple[list[Event], list[Event]]:
     """The events of a run like :class:`Paying` before and after it is resumed with an answer; None answers nothing."""
-    model = Scripted(calls(("pay", {"amount": 3})), "it is done")  # is not asked twice, so it must be one for both
+    # The model is not asked twice, so it must be one for both.
+    return _resume(answer, Scripted(calls(("pay", {"amount": 3})), "it is done"))
 
+
+def be_rejected_after_resuming(answer: Any) -> tuple[list[Event], list[Event]]:
+    """The same, but a guardrail sends back the first answer after the tool call."""
+
+    def judge(output: TaskOutput) -> tuple[bool, Any]:
+        return output.raw == "right", "not right"
+
+    return _resume(answer, Scripted(calls(("pay", {"amount": 3})), "wrong", "right"), guardrail=judge)
+
+
+def _resume(answer: Any, model: Scripted, **task: Any) -> tuple[list[Event], list[Event]]:
     class Pays(Flow[dict[str, Any]]):
         @start()
         def report(self) -> str:
-            return str(solo(model, agent={"tools": [pay]}).kickoff())
+            return str(solo(model, agent={"tools": [pay]}, **task).kickoff())
 
     with Runs() as runs:
         run = runs.start(Pays())

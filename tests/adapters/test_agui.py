@@ -23,6 +23,7 @@ from rxflow.types.events import (
     FlowStarted,
     InputRequested,
     MethodStarted,
+    Retracted,
     StateChanged,
     ToolProgress,
 )
@@ -167,6 +168,12 @@ def test_a_tool_call_that_waited_has_its_result_after_the_run_is_resumed() -> No
 
 def test_a_client_that_sends_its_messages_is_not_sent_their_tool_calls_again() -> None:
     before, after = flows.pay_after_resuming(True)
+    seen = [event.type.value for event in translate_for_client_of(before, after)]
+    assert [kind for kind in seen if "TOOL_CALL" in kind] == ["TOOL_CALL_RESULT"]
+
+
+def translate_for_client_of(before: list[Event], after: list[Event]) -> list[ag.BaseEvent]:
+    """The AG-UI events of a resumed run for a client that sends the message with the tool call, which it has."""
     (call,) = of_kind(translate(before), "TOOL_CALL_START")
     known = {"id": call["toolCallId"], "type": "function", "function": {"name": "pay", "arguments": "{}"}}
     message = {"id": "m", "role": "assistant", "toolCalls": [known]}
@@ -181,8 +188,7 @@ def test_a_client_that_sends_its_messages_is_not_sent_their_tool_calls_again() -
     seen: list[ag.BaseEvent] = []
     body = json.dumps(asked | {"forwardedProps": {}}).encode()
     reactivex.from_iterable(after).pipe(agui.to_agui(agui.read_input(body))).subscribe(seen.append)
-    kinds = [str(event.type.value) for event in seen if "TOOL_CALL" in event.type.value]
-    assert kinds == ["TOOL_CALL_RESULT"]
+    return seen
 
 
 def test_what_a_run_cost_in_tokens() -> None:
@@ -215,6 +221,24 @@ def test_an_answer_that_was_taken_back_is_gone() -> None:
         (seen,) = run_node("agui_run.mjs", url, "Go")
     assert [each["content"] for each in seen["messages"]] == ["Go", "right"]
     assert seen["custom"] == ["rxflow.retracted"]
+
+
+def test_a_tool_call_of_a_resumed_run_is_taken_back_with_its_attempt() -> None:
+    before, after = flows.be_rejected_after_resuming(True)
+    assert [each["messages"] for each in of_kind(translate(after), "MESSAGES_SNAPSHOT")] == [[]]
+    assert [each["messages"] for each in of_kind(translate([*before, *after]), "MESSAGES_SNAPSHOT")] == [[]]
+    seen = translate_for_client_of(before, after)
+    assert [each.messages for each in seen if isinstance(each, ag.MessagesSnapshotEvent)] == [[]]
+
+
+def test_the_arguments_of_a_tool_call_are_no_text_of_the_assistant() -> None:
+    _, after = flows.pay_after_resuming(True)
+    other = Retracted(origin=METHOD, attempts=(7,), error=ValueError("of another answer"))
+    (snapshot,) = of_kind(translate([*after, other]), "MESSAGES_SNAPSHOT")
+    call, result, answer = snapshot["messages"]
+    assert call.get("content") is None
+    assert call["toolCalls"][0]["function"] == {"name": "pay", "arguments": '{"amount":3}'}
+    assert [result["content"], answer["content"]] == ["paid 3", "it is done"]
 
 
 def test_the_client_hears_of_an_error() -> None:

@@ -16,6 +16,7 @@ from mcp.types import CallToolResult, ElicitRequestFormParams, ElicitResult, Inp
 from pydantic import BaseModel
 
 from rxflow import Flow, operators as ops
+from rxflow._loops import Once
 from rxflow.adapters import mcp
 from rxflow.flow import start
 from rxflow.runs import Runs
@@ -23,6 +24,7 @@ from rxflow.tools import BaseTool
 from rxflow.types.events import ToolFailed, ToolFinished, ToolProgress, ToolStarted
 from tests.adapters import flows, mcp_servers
 from tests.adapters.flows import of_type
+from tests.gate import PATIENCE_S
 from tests.screens.web_flows import AskingTwo
 from tests.scripted import Scripted, calls
 from tests.team import solo
@@ -110,6 +112,53 @@ def test_a_connection_that_is_cancelled_while_it_is_made_leaves_nothing() -> Non
         await asyncio.to_thread(wait_for_portals, before)
 
     asyncio.run(run())
+
+
+def test_a_connection_that_is_cancelled_at_its_last_moment_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_made, is_cancelled = threading.Event(), threading.Event()
+
+    class Paused(Once):
+        """Lets the task be cancelled as soon as the thread that connects has taken the token."""
+
+        def take(self) -> bool:
+            taken = super().take()
+            if not is_made.is_set():
+                is_made.set()
+                is_cancelled.wait(PATIENCE_S)
+            return taken
+
+    monkeypatch.setattr("rxflow.adapters._mcp_tools.Once", Paused)
+    before = set(threading.enumerate())
+
+    async def run() -> None:
+        connection = mcp.connect(mcp_servers.tools)  # kept here, as a traceback keeps it
+        connecting = asyncio.ensure_future(connection.__aenter__())
+        await asyncio.to_thread(is_made.wait, PATIENCE_S)
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+        portals = [each for each in set(threading.enumerate()) - before if "portal" in each.name]
+        is_cancelled.set()
+        for each in portals:
+            await asyncio.to_thread(each.join, PATIENCE_S)
+        left = [each.name for each in portals if each.is_alive()]
+        connection.__exit__(None, None, None)
+        assert left == []
+
+    asyncio.run(run())
+
+
+def test_an_error_of_several_errors_is_not_its_own_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = ExceptionGroup("the connection failed", [OSError("no route"), ValueError("no session")])
+
+    async def fail(client: object) -> None:
+        raise group
+
+    monkeypatch.setattr("rxflow.adapters._mcp_tools.Client.__aenter__", fail)
+    with pytest.raises(ExceptionGroup) as raised, mcp.connect(mcp_servers.tools):
+        pass
+    assert raised.value is group
+    assert raised.value.__cause__ is None
 
 
 def test_a_connection_that_failed_can_be_made_again() -> None:

@@ -243,6 +243,15 @@ def test_parts_that_were_taken_back_are_named() -> None:
     assert retracted["data"]["ids"] == [first["id"]]
 
 
+def test_a_tool_call_of_a_resumed_run_is_among_them() -> None:
+    _, after = flows.be_rejected_after_resuming(True)
+    seen = chunks(after)
+    (call,) = (each["toolCallId"] for each in seen if each["type"] == "tool-input-available")
+    wrong, _ = (each["id"] for each in seen if each["type"] == "text-start")
+    (retracted,) = (each for each in seen if each["type"] == "data-retracted")
+    assert retracted["data"]["ids"] == [call, wrong]
+
+
 def test_answers_of_people_are_read_from_the_request() -> None:
     part = {"type": "dynamic-tool", "state": "approval-responded", "approval": {"id": "q1", "approved": False}}
     body = {"messages": [{"role": "assistant", "parts": [part]}, {"role": "user", "parts": [{"type": "text"}]}]}

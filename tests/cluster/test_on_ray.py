@@ -133,7 +133,8 @@ class TestTargets:
         class Local(Count):
             pass
 
-        for target in (Local, Count(), Crew(agents=[], tasks=[])):
+        from_a_file = type("FromAFile", (Count,), {"__module__": "of_no_folder"})
+        for target in (Local, Count(), Crew(agents=[], tasks=[]), from_a_file):
             with pytest.raises(ValueError, match="cannot be found by name on another machine: put it into a module"):
                 name_target(target)
 

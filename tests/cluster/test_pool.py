@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
@@ -213,6 +214,30 @@ def test_a_worker_that_does_not_start_is_replaced(
         assert (await second).actor is ray.actors[1]
 
     run(main())
+
+
+def test_a_worker_may_be_given_back_while_another_thread_closes_the_pool(ray: StandIn) -> None:
+    class ClosingAtOnce(WorkerPool):
+        """Is closed by another thread whenever its loop has been read."""
+
+        def __getattribute__(self, name: str) -> Any:
+            value = super().__getattribute__(name)
+            if name == "_loop" and isinstance(value, asyncio.AbstractEventLoop) and reading:
+                reading.clear()
+                closing = threading.Thread(target=self.close)
+                closing.start()
+                closing.join()
+            return value
+
+    reading: list[bool] = []
+    pool = ClosingAtOnce(create_pool(workers=1)._settings)  # pyright: ignore[reportPrivateUsage]
+    reserved = pool.reserve()
+    pool.submit(settle()).result()
+    ray.actors[0].start()
+    worker = reserved.result()
+    reading.append(True)
+    pool.give_back(worker)
+    assert ray.actors[0].is_killed
 
 
 class TestGrowth:
