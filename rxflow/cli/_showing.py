@@ -85,7 +85,7 @@ def show_run(
             typer.echo(tree.describe_outcome(), err=True)
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
-        raise  # the program at the other end of the pipe has stopped reading; typer then exits quietly
+        raise  # most likely, the program that reads stdout has stopped reading; typer then exits quietly
     except Exception as error:
         if traceback:
             raise
