@@ -1,7 +1,7 @@
 """The import paths of CrewAI, for programs that move to rxflow by renaming ``crewai`` to ``rxflow`` in their imports.
 
 :data:`ALIASES` replaces many small modules. It maps each path of CrewAI to the names at that path, and each name to the
-module of rxflow that defines it. :data:`ABSENT` has the paths that rxflow does not support. Importing such a path
+module of rxflow that has the object. :data:`ABSENT` has the paths that rxflow does not support. Importing such a path
 raises a ModuleNotFoundError with a message that explains what to do instead. In both mappings, the paths begin with
 ``rxflow`` in place of ``crewai``. Type checkers and editors know only rxflow's real paths.
 """
@@ -61,7 +61,7 @@ ALIASES: Mapping[str, Mapping[str, _lazy.Home]] = {
     "rxflow.utilities": {},
     "rxflow.utilities.types": {"LLMMessage": "rxflow.llm.source:Message"},
 }
-"""The names at each path of CrewAI, with their modules in rxflow."""
+"""The names at each path of CrewAI. The values have the form of :data:`rxflow._lazy.Home`."""
 
 ABSENT: Mapping[str, str] = {
     "rxflow.a2a": "rxflow does not call remote agents; give the agent a tool that does",

@@ -224,7 +224,7 @@ def split_llm_options(model: str, given: Mapping[str, Any]) -> tuple[str, dict[s
 
 
 def _names_provider(model: str, provider: str) -> bool:
-    """Return whether ``model`` already begins with a provider, so that ``provider`` must not be added.
+    """Return whether ``model`` already begins with a provider. If it does, ``provider`` has no effect.
 
     In ``meta-llama/llama-3`` of OpenRouter, or ``openai/gpt-oss-20b`` of Groq, the part before the slash belongs to the
     model's name, and is not the provider.
@@ -417,7 +417,7 @@ def _suggest(name: str, own: Collection[str]) -> str:
 
 
 def to_seconds(name: str, given: Seconds) -> float:
-    """Return a time as a number of seconds. Raises TypeError if ``given`` is not a time."""
+    """Return a time as a number of seconds. Text like "5" is also a time. Raises TypeError for anything else."""
     try:
         return given.total_seconds() if isinstance(given, timedelta) else float(given)
     except (TypeError, ValueError):

@@ -162,8 +162,9 @@ def to_plain_json(value: object, show: Callable[[Any], Any] = in_words) -> Any:
     """Convert ``value`` to an object that has only JSON's types: dict, list, str, int, float, bool and None.
 
     This never fails. If pydantic cannot convert an object, the object becomes ``show(object)``. Lone surrogates, and
-    bytes that are not UTF-8, become replacement characters. If ``value`` contains itself, all of ``value`` becomes one
-    text. NaN and infinity become None.
+    bytes that are not UTF-8, become replacement characters. NaN and infinity become None. In rare cases, all of
+    ``value`` becomes one text. Examples are a list that contains itself, and a lone surrogate in a dict whose keys are
+    dates.
     """
     try:
         return through_json(value, show)

@@ -17,10 +17,10 @@ from pydantic_core import from_json
 class Parameters:
     """The parameters of a tool's function.
 
-    ``required`` holds the names of the parameters without a default. ``takes_others`` is True if the function has
-    ``**kwargs``. Pydantic does not allow some names for fields, for example ``_id`` and ``copy``. For a parameter with
-    such a name, the field in the generated schema gets another name. ``fields`` maps the names of these fields to the
-    names of their parameters.
+    ``required`` holds the names of the parameters without a default. A ``Field(…)`` does not count as a default.
+    ``takes_others`` is True if the function has ``**kwargs``. Pydantic does not allow some names for fields, for
+    example ``_id`` and ``copy``. For a parameter with such a name, the field in the generated schema gets another name.
+    ``fields`` maps the names of these fields to the names of their parameters.
     """
 
     names: tuple[str, ...]

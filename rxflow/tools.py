@@ -32,7 +32,7 @@ class ToolUsageLimit(RuntimeError):
 
 
 class _ReadFromRun(BaseModel):
-    """The default of ``args_schema``. A schema of the parameters of ``_run`` replaces this class."""
+    """The default of ``args_schema``. In each tool, a schema of the tool's own parameters replaces this class."""
 
 
 def _always(arguments: Any = None, result: Any = None) -> bool:
@@ -43,7 +43,8 @@ class BaseTool(BaseModel, ABC):
     """A tool with a name, a description for the model, and ``_run``, which may be a coroutine function.
 
     ``_run`` may also be a generator or an async generator. The result is then a list of the items. If a class also
-    defines ``_arun``, agents and :meth:`arun` call ``_arun`` instead.
+    defines ``_arun``, agents and :meth:`arun` call ``_arun`` instead. If the ``_run`` of such
+    a class has no named parameters, the signature of ``_arun`` is read in place of the signature of ``_run``.
 
     Args:
         args_schema: a pydantic model of the arguments; by default created from the signature of ``_run``.
@@ -431,7 +432,8 @@ def as_text(result: Any) -> str:
     """Return a tool's result as text for the model.
 
     Text is unchanged. The output of a crew or a task becomes its text. A pydantic object, dict, list or tuple becomes
-    JSON. All other values are converted with ``str``. A structure that JSON cannot represent, such as a list that
+    JSON. In a dict, list or tuple, NaN and infinity become ``NaN`` and ``Infinity``, although JSON has no such values.
+    All values of other types are converted with ``str``. A structure that JSON cannot represent, such as a list that
     contains itself, is also converted with ``str``.
     """
     if isinstance(result, str):

@@ -55,7 +55,7 @@ class Border:
         self._own_origin: tuple[Origin, Origin] = (scope.origin, scope.origin)
 
     def stamp(self, item: T) -> T:
-        """Return the next item with its number and time. An event that already has a number is copied first."""
+        """Return ``item`` with the next number and with its time; a copy if ``item`` already has a number."""
         if isinstance(item, StreamChunk):
             values: dict[str, Any] = item.__dict__  # pyright: ignore[reportAssignmentType] # a dict; vars() is slower
             if values["seq"] >= 0:
@@ -184,7 +184,7 @@ class Passage(Holder, ObserverBase[Event]):
 
     def on_next(self, value: Event) -> None:
         if type(value) is StreamChunk:  # by far the most frequent item
-            values: dict[str, Any] = value.__dict__  # pyright: ignore[reportAssignmentType] # as above
+            values: dict[str, Any] = value.__dict__  # pyright: ignore[reportAssignmentType] # a dict; vars() is slower
             if values["seq"] < 0 and not self._border.holds:
                 values["seq"] = next(self._count)
                 values["at"] = self._clock.read_at or self._clock.time()
@@ -428,7 +428,7 @@ class Guard(ObserverBase[T], Generic[T]):
         self._on_ending()
 
     def _report(self, error: Exception) -> None:
-        """Report an uncatchable error to the loop's exception handler, or to the logger if there is no loop."""
+        """Report an error that an observer raised at the terminal. No stream can carry the error any more."""
         loop = running_loop()
         if loop is None:  # for example, because the loop has ended
             logger.error("an observer of an rxflow run raised", exc_info=error)
@@ -440,7 +440,7 @@ _NOBODY: ObserverBase[Any] = Observer(on_error=lambda error: None)
 
 
 def _setter(name: str) -> Callable[[Happened, Any], None]:
-    # Events are frozen dataclasses with slots. Only the descriptor of a slot can still set its value.
+    # Events are frozen dataclasses, so an assignment raises. The descriptor of a slot can set the value anyway.
     setter: Callable[[Happened, Any], None] = vars(Happened)[name].__set__
     return setter
 

@@ -322,9 +322,9 @@ async def all_of(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     :func:`replace_stray_cancellation`). An Unanswered does not stop the other works. It is raised when all works have
     ended.
 
-    Each work has a task of its own. A SystemExit or KeyboardInterrupt from this task would end the loop. So only the
-    caller's task raises the errors. The task group sees none of them: before Python 3.13, the caller's task would count
-    as cancelled after an error in the group.
+    Each work has a task of its own. If that task raised SystemExit or KeyboardInterrupt, the loop would end. So only
+    the caller's task raises the errors. The task group sees none of them: before Python 3.13, the caller's task would
+    count as cancelled after an error in the group.
     """
     errors: list[BaseException] = []
     unanswered: list[Unanswered] = []

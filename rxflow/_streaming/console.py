@@ -59,8 +59,9 @@ def log_events(events: Observable[Event]) -> Observable[Event]:
     """Pass the events on, and write a line to the logger ``rxflow`` when something begins, finishes or fails.
 
     The lines are about flows, methods, crews, tasks, tool calls and model calls. But a model call has no line when it
-    begins, and a tool call has none when it fails. When something finishes or fails, the line has the duration. When a
-    flow, a crew or a model call finishes, the line also has the tokens. ::
+    begins, and a tool call has none when it fails. A flow also has a line when it pauses, and a task when an answer is
+    rejected. When something finishes or fails, the line has the duration. When a crew or a model call finishes, the
+    line also has the tokens. When a flow finishes, the line has the tokens if the flow made model calls. ::
 
         events    S--T-a--b--L--F|
         result    S--T-a--b--L--F|
@@ -184,7 +185,10 @@ def _shorten(text: str) -> str:
 
 
 def _make_visible() -> None:
-    """Let messages of level INFO pass, and show them on standard error if the program has not configured logging."""
+    """Make the lines visible in a program that has not configured logging.
+
+    If the logger has no level, let messages of level INFO pass. If no handler is configured, write to standard error.
+    """
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)
     if not logger.hasHandlers():

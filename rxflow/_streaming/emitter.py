@@ -41,8 +41,9 @@ ambient: ContextVar[Emitter | None] = ContextVar("rxflow_ambient", default=None)
 class Emitter:
     """Emits the events of one leaf, and runs other Observables so that their events arrive in the same stream.
 
-    Everything that the emitter starts belongs to the leaf. Disposing the leaf stops all of it. Any thread may dispose
-    the leaf, without waiting for the loop.
+    Everything that the emitter starts belongs to the leaf. Disposing the leaf stops all of it, except the threads that
+    carry out sync code. These threads continue, but nobody waits for them any more. Any thread may dispose the leaf,
+    without waiting for the loop.
 
     Attributes:
         observer: receives the events. After the leaf's end, this is an observer that drops them.
@@ -102,7 +103,7 @@ class Emitter:
             self.run.leftovers.add(self._awaited)
 
     def cancel(self) -> None:
-        """Dispose the leaf, and stop everything that it started. May be called from any thread.
+        """Dispose the leaf, and stop what it started, except threads. May be called from any thread.
 
         If the leaf's code later tries to start new work, the code gets a CancelledError.
         """
@@ -211,8 +212,8 @@ class Emitter:
             # new run after the leaf's end.
             self.is_cancelled = True
             raise
-        # Only the result shows whether a lambda or a partial wraps a coroutine function. asyncio.iscoroutine() cannot
-        # be used: in Python 3.11 it is also True for generators, which are ordinary results.
+        # A lambda may return a coroutine, and only the result shows this. asyncio.iscoroutine() cannot be used: in
+        # Python 3.11 it is also True for generators, which are ordinary results.
         return await cast(Coroutine[Any, Any, Any], result) if isinstance(result, Coroutine) else result
 
 

@@ -4,9 +4,12 @@ When an error ends a ``for`` loop, the iterator of the loop is not informed. The
 garbage-collected: notebooks, debuggers and ``python -i`` keep the error, and the error keeps the frame of the loop. So
 the signal itself must stop the run. While the main thread reads, the handler of SIGINT is wrapped.
 
-There is one exception. While the main thread waits in RxPY's own ``Observable.run()``, an operator of RxPY may use
-another thread to subscribe to a run of rxflow. No handler can be set in that thread. So Ctrl-C ends the wait, but the
-run continues.
+In these cases, this module does not stop the runs:
+
+- The program has a handler that does not raise. Python's own handler raises KeyboardInterrupt.
+- The handler is not wrapped (see :func:`_install`).
+- While the main thread waits in RxPY's own ``Observable.run()``, an operator of RxPY may use another thread to
+  subscribe to a run of rxflow. No handler can be set in that thread. So Ctrl-C ends the wait, but the run continues.
 """
 
 from __future__ import annotations
@@ -102,9 +105,10 @@ class Flag:
 
 
 def watch(reading: Interruptible) -> None:
-    """Let Ctrl-C call ``reading.interrupt()`` until :func:`unwatch` is called.
+    """Let Ctrl-C call ``reading.interrupt()`` if the wrapped handler raises, as Python's own handler does.
 
-    Call this in the main thread. In other threads, this function does nothing.
+    This holds until the first such Ctrl-C, or until :func:`unwatch` is called. Call this in the main thread. In other
+    threads, this function does nothing.
     """
     if threading.current_thread() is threading.main_thread():
         _watched.add(reading)

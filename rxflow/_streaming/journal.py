@@ -188,7 +188,7 @@ class Journal(Answerer):
         return _take(self._memories[step].tools, hash_tool(name, arguments))
 
     def take_question(self, step: Step, request: e.InputRequested) -> Asked | None:
-        """Remove and return the next record in ``step`` of a question like ``request``; None if there is none."""
+        """Remove and return the next record of a question with the same hash as ``request``; None if there is none."""
         return _take(self._memories[step].questions, hash_question(request))
 
     async def find_answer(self, request: e.InputRequested) -> Any:
@@ -223,7 +223,8 @@ class _Reader:
         self._memories = memories
         self._steps: dict[str, Step] = {"": ()}  # the step of each span
         self._counts: Counter[Step] = Counter()
-        self._asking: dict[str, str] = {}  # by span_id of an unfinished model call: the hash of the call's input
+        # By span_id of a model call without an LLMFinished event: the hash of the call's input.
+        self._asking: dict[str, str] = {}
         self._tools: dict[tuple[str, str], _OpenTool] = {}  # by span_id and tool_id, in the current generation
         # The open tool calls of earlier generations, by step, hash of the input, and tool_id.
         self._cut_off_tools: dict[tuple[Step, str, str], deque[_OpenTool]] = defaultdict(deque)
@@ -326,9 +327,9 @@ class _Reader:
             self._memories[tool.step].tools[tool.key].append(ToolUse(event))
 
     def remember_what_is_open(self) -> Iterable[e.InputRequested]:
-        """Record the tool calls that had not ended, and the questions of unfinished steps.
+        """Record the tool calls that may have been running, and the questions of unfinished steps.
 
-        Yield each recorded question that has no answer.
+        A tool call that waited for approval was not running. Yield each recorded question that has no answer.
         """
         self._cut_off_open_tools()
         for tool in chain.from_iterable(self._cut_off_tools.values()):
@@ -343,8 +344,8 @@ class _Reader:
     def find_unfinished_text(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
         """Return the ids of the spans whose text and reasoning must be retracted, and the numbers of their attempts.
 
-        These are all spans of unfinished steps that have text or reasoning, except model calls with an LLMFinished
-        event. The resumed run produces the text and the reasoning again.
+        These are the spans of unfinished steps with text or reasoning that is not retracted yet. Model calls with an
+        LLMFinished event are left out. The resumed run produces the text and the reasoning again.
         """
         spans: list[str] = []
         attempts: set[int] = set()

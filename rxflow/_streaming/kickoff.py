@@ -147,7 +147,7 @@ class RunFeed(SourceFeed[Item, Any], Generic[Item, E]):
     """
 
     _accompanying: Event | None = None
-    """The last event that came wrapped in an :class:`Accompanying`. Set on the object with the first such event."""
+    """The last event that came wrapped in an :class:`Accompanying`; None before the first such event."""
 
     def __init__(
         self, log: Log[Item], source: Observable[Event], finished: type[E], select: Callable[[Event], Item | None]

@@ -51,8 +51,8 @@ def start(
         leaf: the emitter of the code that starts the run; None if that code does not belong to a run.
         blocking: whether this thread will wait for the run. If so, the run cannot live in this thread.
         is_read: whether a reader will wait for the run's items, in this thread or in another one.
-        scheduler: the subscriber's scheduler. Runs on loop threads ignore this argument, because the subscriber's
-            scheduler would emit on another thread.
+        scheduler: the subscriber's scheduler. If this function moves the run to a loop thread, this argument is
+            ignored, because the subscriber's scheduler would emit on another thread.
         hold: called with the handle before any code of the run is called. That code may need the handle to stop the
             run.
     """

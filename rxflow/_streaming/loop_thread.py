@@ -66,10 +66,10 @@ class Stay(DisposableBase):
 class LoopThread:
     """A thread with an event loop, on which runs live.
 
-    The creator of this object is another thread. The creator's runs live here one after another. If code on the loop
-    starts a run without blocking the loop, that run lives here too. Without ``loop``, the new thread creates an asyncio
-    loop. When all runs are over, the new thread waits for the creator's next run if ``is_kept`` is True. Otherwise the
-    new thread ends.
+    The thread that creates this object is called the creator. The creator's runs live here one after another. If code
+    on the loop starts a run without blocking the loop, that run lives here too. Without ``loop``, the new thread
+    creates an asyncio loop. When all runs are over, the new thread waits for the creator's next run if ``is_kept`` is
+    True. Otherwise the new thread ends.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None, *, is_kept: bool = False) -> None:

@@ -72,9 +72,9 @@ class Readable(Generic[Item, Result]):
 
     @property
     def is_paused(self) -> bool:
-        """Whether the stream has ended after a pause for answers. A :class:`PipelineOutput` is never paused.
+        """Whether the stream has ended because the run waits for answers. :attr:`result` then raises RunPaused.
 
-        If the run has not failed and was not cancelled, :attr:`result` then raises RunPaused.
+        A :class:`PipelineOutput` is never paused.
         """
         return self._feed.is_paused
 

@@ -2,8 +2,8 @@
 
 A leaf calls :func:`ask`. This function emits ``InputRequested`` and then asks the answerers of the leaf's scope,
 innermost first. The console, if there is one, is asked last. The first answer is validated, and ``InputReceived`` is
-emitted. If there is no answer, the leaf raises :class:`Unanswered`. Concurrent work then continues to its end, and the
-outermost stream ends with ``FlowPaused``.
+emitted. If the time for the answer runs out, the answer is None. If nobody has an answer, the leaf raises
+:class:`Unanswered`. Concurrent work then continues to its end, and the outermost stream ends with ``FlowPaused``.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     async def chat(request: Request) -> Response:
         return vercel.respond(Trip().events({"topic": vercel.last_user_text(await request.body())}))
 
-A run is one assistant message. The ``providerMetadata.rxflow`` of a text, a reasoning or a tool call names the agent,
-task and method. Works with versions 5, 6 and 7 of the SDK. But version 5 refuses a message that asks for approval.
-Needs ``rxflow[web]``.
+A run is one assistant message. The ``providerMetadata.rxflow`` of a text, a reasoning or a streamed tool call names
+the agent, task and method. Works with versions 5, 6 and 7 of the SDK. But version 5 refuses a message that asks for
+approval. Needs ``rxflow[web]``.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ FINISH_REASONS: Final = {
 def to_ui_messages(message_id: str | None = None) -> Callable[[Observable[Any]], Observable[UIChunk]]:
     """Translate a run's events into the UI chunks of one assistant message. ::
 
-        events              S-------a--b--F--------|
-        to_ui_messages()    {start}-a--b--{finish}-|
+        events              S-------a--b--F--|
+        to_ui_messages()    {start}-a--b-----{finish}|
 
     An error becomes an ``error`` chunk. A cancelled run ends with an ``abort`` chunk. Some events have no chunk in the
     protocol, and become data parts: ``data-retracted``, ``data-state``, ``data-progress`` and ``data-input-request``.

@@ -96,7 +96,7 @@ def follow(
     as_text: AsText = False,
     as_plain: AsPlain = False,
 ) -> None:
-    """Show a run from its beginning, then live. Ctrl-C stops following; the run continues."""
+    """Show a run from its beginning or after an event, then live. Ctrl-C stops following; the run continues."""
     style = choose_style(as_json=as_json, as_text=as_text, as_plain=as_plain)
     with _open_store(store) as runs:
         run = _find_run(runs, run_id)
@@ -175,7 +175,10 @@ def _when(at: float) -> str:
 
 
 HANDOVER_S = 60.0
-"""How many seconds a question waits until the console is ready. After that, the run is paused, and nobody is asked."""
+"""How many seconds a question waits for the console.
+
+If the console is not ready by then, the run is paused, and nobody is asked.
+"""
 
 Target = Annotated[str, typer.Argument(metavar="MODULE:NAME", help="A flow or a crew, for example trips:Trip.")]
 

@@ -99,13 +99,15 @@ Reply: TypeAlias = tuple[Literal["answer", "failed"], Any]
 
 
 class RemoteAnswerer(Answerer):
-    """Sends the questions of a branch to the program, and waits for the answers. Used on the worker's loop.
+    """Sends a question to the program if no answerer inside the branch has answered. Then waits for the answer.
+
+    Used on the worker's loop.
 
     Args:
         waiting: a future for each open question of the worker, by ``request_id``; :meth:`RunActor.answer` sets its
             result.
-        on_asked: called when a question needs an answer.
-        on_over: called when a question no longer needs an answer.
+        on_asked: called to send a question to the program.
+        on_over: called when a question that was sent no longer needs an answer.
     """
 
     def __init__(
@@ -334,7 +336,7 @@ class Batches(ObserverBase[Event]):
         self._wake()
 
     def forget(self, request: InputRequested) -> None:
-        """Queue a message that a question no longer needs an answer."""
+        """Report to the program that a question no longer needs an answer. The report is queued."""
         self._questions.append(("forgets", request.request_id))
         self._wake()
 

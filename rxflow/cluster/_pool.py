@@ -57,8 +57,8 @@ class Settings:
 class PoolWorker:
     """One worker process. ``runs`` counts the runs that the worker carries out, or will carry out once it has started.
 
-    When the pool considers the worker dead, it sets ``loss`` to the reason. It then calls the functions in ``on_loss``
-    in the pool's thread.
+    When the pool loses or stops the worker, the pool sets ``loss`` to the reason. The pool then calls the functions in
+    ``on_loss`` in the pool's thread.
 
     ``is_trial`` is True while the worker starts only to find out whether the cluster has room for it. No run waits for
     such a worker.
@@ -89,11 +89,11 @@ class WorkerPool:
         self._acquiring: set[asyncio.Task[PoolWorker]] = set()
         self._max_workers = settings.workers  # None until _connect() has computed it
         # The number of workers for which the cluster has room, as far as failed starts have shown. The number must be
-        # able to grow again, because nodes join and other programs end. But in a full cluster, a start fails only after
-        # ``start_within_s``, and no run should be delayed that long if another worker can carry it out. So a trial
-        # finds out whether there is more room. Only demand causes trials, so an idle program takes no more resources.
-        # A trial may fail at once. So after the beginning of a failed trial, ``start_within_s`` must pass before the
-        # next trial begins.
+        # able to grow again, up to ``_max_workers``, because nodes join and other programs end. But in a full cluster,
+        # a start fails only after ``start_within_s``, and no run should be delayed that long if another worker can
+        # carry it out. So a trial finds out whether there is more room. Only demand causes trials, so an idle program
+        # takes no more resources. A trial may fail at once. So after the beginning of a failed trial,
+        # ``start_within_s`` must pass before the next trial begins.
         self._room = sys.maxsize
         self._next_trial_at = 0.0  # in the loop's time
         self._lock = threading.Lock()
@@ -334,7 +334,10 @@ class WorkerPool:
             self._call_all()
 
     def _limit_room(self) -> None:
-        """Assume that the cluster has room only for the pool's other workers. Called when a worker could not start."""
+        """After a failed start, assume that the cluster has room only for the pool's other workers.
+
+        If no worker is ready, do nothing.
+        """
         if any(each.is_ready for each in self._workers):
             self._room = sum(not each.is_trial for each in self._workers) - 1
             self._postpone_trials()

@@ -47,7 +47,8 @@ class Ray:
         address: the cluster's address, in the form of ``ray.init()``; ignored if Ray is already connected.
         num_cpus: the CPUs of the cluster that each worker reserves.
         resources: other resources that each worker reserves, by name.
-        workers: the greatest number of workers; by default as many as the cluster's CPUs allow.
+        workers: the greatest number of workers. The default is the number that the cluster's CPUs allow when the first
+            run begins. If ``num_cpus`` is 0, the default is 1.
         runs_per_worker: how many runs one worker carries out at once.
         start_within: how long a worker may take to start. After that, the runs that wait for the worker share the
             workers that have started. If no worker has started, the waiting runs fail. For later runs, more workers are
@@ -93,7 +94,7 @@ class Ray:
         """Return a flow or crew whose runs are carried out on these workers.
 
         Raises:
-            ValueError: ``target`` has no import path.
+            ValueError: ``target`` has no import path, or its module cannot be imported.
         """
         return OnRay(name_target(target), self._pool)
 
@@ -149,7 +150,7 @@ def on_ray(target: object, *, num_cpus: float = 1, resources: Mapping[str, float
         resources: other resources that each worker reserves, by name.
 
     Raises:
-        ValueError: ``target`` has no import path.
+        ValueError: ``target`` has no import path, or its module cannot be imported.
         ModuleNotFoundError: ``rxflow[ray]`` is not installed. Raised when this function is imported.
     """
     key = (num_cpus, *sorted((resources or {}).items()))
@@ -187,6 +188,7 @@ class OnRay:
             WorkerLost: the worker has died or cannot be reached. Raised as the stream's error, after the events that
                 had arrived.
             WorkerStartError, CodeMismatchError: no worker could take the run. Raised as the stream's error.
+            ConnectionError: the cluster cannot be reached. Raised as the stream's error.
             NotResumable: a question was not answered. Raised in the code that asked, or as the stream's error.
             Exception: the run's own error.
         """
@@ -208,7 +210,7 @@ def name_target(target: object) -> str:
     """Return the import path of a flow, a crew, or a function that creates one. An import path is returned unchanged.
 
     Raises:
-        ValueError: ``target`` has no import path, or is a string of another form.
+        ValueError: ``target`` has no import path, or its module cannot be imported, or it is a string of another form.
     """
     if isinstance(target, str):
         if not all(target.partition(":")):

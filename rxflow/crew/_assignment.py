@@ -195,9 +195,10 @@ class Persona:
         return [{"role": "user", "content": who}, *messages]
 
     def _apply(self, template: str | None, slot: str, text: str) -> str:
-        """Put ``text`` into ``template`` at ``{{ .slot }}``, and fill in ``{role}``, ``{goal}`` and ``{backstory}``.
+        """Put ``text`` into ``template``, and fill in ``{role}``, ``{goal}`` and ``{backstory}``.
 
-        If there is no template, return ``text`` itself.
+        ``slot`` names where the text is put. For example, "System" stands for ``{{ .System }}`` in the template. If
+        there is no template, return ``text`` itself.
         """
         if template is None:
             return text
@@ -309,9 +310,10 @@ class OutputFile:
 
     @staticmethod
     def check_template(template: str) -> None:
-        """Raise ValueError if ``template`` does not name a file, or has a part that only a shell expands.
+        """Raise ValueError if ``template`` does not name a file, or needs a shell.
 
-        For example, a shell expands ``~``. Python would create a folder with the name ``~``.
+        A template needs a shell if it begins with ``~``, or if a part of the path begins with ``$NAME``. Without a
+        shell, Python would create a folder with the name ``~``.
         """
         if template and (not _names_file(template) or "\0" in template):
             raise ValueError(f"output_file {template!r} does not name a file")

@@ -73,8 +73,9 @@ class Plan:
         """Raise errors that would otherwise stop the run halfway.
 
         Raises:
-            ValueError: a task has no agent, a placeholder has no input, an ``output_file`` is not allowed, two tools of
-                an agent or of its coworker have the same name, or two coworkers of an agent have the same role.
+            ValueError: a task has no agent, ``inputs`` is given but has no value for a placeholder, an ``output_file``
+                is not allowed, two tools for a task or two tools of a coworker have the same name, or two coworkers of
+                an agent have the same role.
         """
         for index in range(len(self.tasks)):
             by_function_name(self.assignment(index, inputs).offered_tools)

@@ -85,7 +85,8 @@ class _TaskRun:
     async def result(self) -> TaskOutput:
         """Return the answer to the task.
 
-        The output type and all guardrails accept the answer. With ``human_input``, a person has reviewed the answer.
+        The model's answer fits the output type, and no guardrail rejected it. But a guardrail may have replaced it.
+        With ``human_input``, a person has reviewed the answer.
         """
         if self._assignment.keep_start is not None:
             self._assignment.keep_start()
@@ -98,7 +99,7 @@ class _TaskRun:
         return output
 
     async def _find_accepted(self, assignment: Assignment) -> TaskOutput:
-        """Return the first answer that the output type and all guardrails accept.
+        """Return the first answer that neither the output type nor a guardrail rejects. A guardrail may replace it.
 
         Raises:
             GuardrailError: the first answer was rejected, and then the answer of each of the

@@ -1,4 +1,4 @@
-"""Carries out the tool calls of one turn, many at once. Failures are reported to the model and in the stream."""
+"""Carries out the tool calls of one turn, many at once. If a tool fails, the model and the stream get the error."""
 
 from __future__ import annotations
 

@@ -214,8 +214,9 @@ class Crew(Configurable):
         """Return a cold Observable of all events. Each subscription is a new run.
 
         Raises:
-            ValueError: a placeholder has no input. If there are ``before_kickoff_callbacks``, the stream ends with this
-                error instead, because the callbacks may add inputs.
+            ValueError: ``inputs`` is given, but has no value for a placeholder. If there are
+                ``before_kickoff_callbacks``, the stream ends with this error instead, because the callbacks may add
+                inputs.
             TypeError: ``inputs`` is not a mapping.
         """
         plan = self._plan()
@@ -237,7 +238,8 @@ class Crew(Configurable):
         """Return the chunks of a new run, even if ``stream`` is False. The first iteration starts the run.
 
         Raises:
-            ValueError: a placeholder has no input, and there are no ``before_kickoff_callbacks``.
+            ValueError: ``inputs`` is given, but has no value for a placeholder. Not raised if there are
+                ``before_kickoff_callbacks``.
             TypeError: ``inputs`` is not a mapping.
         """
         return CrewStreamingOutput(source=self.events(inputs))
@@ -318,7 +320,8 @@ def _check_inputs(plan: Plan, inputs: object) -> Inputs | None:
     """Return a copy of ``inputs``; None if ``inputs`` is None.
 
     Raises:
-        ValueError: a placeholder has no input, and there are no ``before_kickoff`` callbacks that may add the input.
+        ValueError: ``inputs`` is given, but has no value for a placeholder. Not raised if there are ``before_kickoff``
+            callbacks, because they may add the value.
         TypeError: ``inputs`` is not a mapping.
     """
     if inputs is not None and not isinstance(inputs, Mapping):

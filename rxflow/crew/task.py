@@ -31,14 +31,14 @@ class Task(Fillable):
         name: the ``task_name`` of the task's chunks; by default the description.
         agent: the agent that carries out the task.
         context: the tasks whose answers are part of the prompt. A task of another crew must have its answer already.
-            The default is all earlier tasks. None or [] means no tasks.
+            The default is all earlier tasks that do not run at the same time. None or [] means no tasks.
         tools: the tools for this task, instead of the agent's tools. If the list is empty, it is filled with the
             agent's tools.
         async_execution: the task runs at the same time as adjacent tasks with this option.
         output_pydantic, output_json: a model that the answer must fit; at most one of the two.
-        output_file: the path of a file for the answer. Placeholders are filled in. The part of the path before the
-            first placeholder names a folder. If inputs lead out of this folder, ValueError is raised. This applies to
-            ``..``, absolute paths and symbolic links.
+        output_file: the path of a file for the answer. Placeholders are filled in. The folder before the first
+            placeholder is fixed: ``out`` in ``out/report-{day}.md``. If inputs lead out of this folder, ValueError is
+            raised. This applies to ``..``, absolute paths and symbolic links.
         callback: called with the :class:`TaskOutput`.
         guardrail, guardrails: judge the answer; see :data:`rxflow.crew._guardrails.Guardrail`.
             ``guardrail_max_retries`` limits the retries.
@@ -109,7 +109,7 @@ class Task(Fillable):
 
     @property
     def takes_all_context(self) -> bool:
-        """True if ``context`` was not given. The prompt then contains the answers of all earlier tasks."""
+        """True if ``context`` was not given. The prompt then contains the answers of all tasks that ended earlier."""
         return "context" not in self.model_fields_set
 
     @property
@@ -136,7 +136,8 @@ class Task(Fillable):
         ``shows_payload`` is the default for ``allow_crewai_trigger_context``.
 
         Raises:
-            ValueError: a placeholder has no input, or ``output_file`` is not allowed with these inputs.
+            ValueError: ``inputs`` is given, but has no value for a placeholder. Or ``output_file`` is not allowed with
+                these inputs.
         """
         here = f"task {index} ({self.name or self.description[:40]!r}):"
         several = self.guardrails

@@ -62,8 +62,8 @@ def or_(*conditions: Conditional) -> AnyOf:
     A method and the routers that it triggers count together: they meet the condition only once. For example,
     ``or_(begin, "ok")`` is met once if ``begin`` triggers a router that returns "ok".
 
-    A router with this condition runs each time the condition is met, and in each round of a cycle of routers. Any other
-    method with this condition can run again only in two cases:
+    A router with this condition runs once for each method that meets the condition. If the router is in a cycle of
+    routers, it runs once in each round. Any other method with this condition can run again only in two cases:
 
     - A router emits a label that the condition contains.
     - A new round of a cycle has begun, because a method that had completed was called again.
@@ -227,8 +227,8 @@ def add_note(method: F, decorator: str, condition: Condition | None, **facts: An
 class Method:
     """A method of the graph.
 
-    ``labels`` are the labels that a router may emit. ``labels`` is None if the labels cannot be known before the router
-    runs, and if the method is not a router. ``takes_result`` is True if the method can be called with the result of a
+    ``labels`` are the labels that a router may emit. ``labels`` is None if the method is not a router, or if the labels
+    cannot be known before the router runs. ``takes_result`` is True if the method can be called with the result of a
     trigger. ``requires_result`` is True if the method cannot be called without this result. ``payload`` is the
     parameter ``crewai_trigger_payload`` of a start method; None if the method does not have this parameter. ``doc`` is
     the first line of the docstring.

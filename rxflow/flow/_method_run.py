@@ -102,8 +102,8 @@ class Replay:
     def require_result(self, name: str, result: object) -> None:
         """Raise NotResumable if a method receives ``result``, but the log cannot restore this result.
 
-        ``name`` is the name of the method that returned ``result``. Methods that wait for a router receive its label.
-        If ``result`` is feedback, they receive the value that the feedback is about.
+        ``name`` is the name of the method that returned ``result``. If ``result`` is feedback, the value that
+        was reviewed is checked. Any other result of a router is not checked, because methods receive the label.
         """
         triggers = [name]
         if isinstance(result, HumanFeedbackResult):

@@ -73,6 +73,7 @@ class AsksPeople:
         Raises:
             RuntimeError: the calling code does not belong to a run, or this flow has never run.
             TypeError: ``timeout`` is not a time.
+            PersistenceError: the state could not be saved.
         """
         return cast("str | None", run_blocking(self._ask(message, timeout, metadata), InputReceived).value)
 
@@ -171,7 +172,7 @@ def human_feedback(
     - For any other text, ``llm`` selects the label. If the answer of ``llm`` does not name exactly one label,
       ``default_outcome`` is used. If there is no default, the method fails.
 
-    ``provider`` is asked before all other answerers. It is a function, an Observable, or an object with
+    ``provider`` is asked before all other answerers. It is a function, an Observable, an Inbox, or an object with
     ``request_feedback``.
 
     Raises:

@@ -30,7 +30,8 @@ def create_state(given: object, where: str) -> State:
 
     Raises:
         TypeError: ``given`` is none of these.
-        ValueError: a field of the model class, other than ``id``, has no default.
+        ValueError: a field of the model class, other than ``id``, has no default. Or the model does not accept its own
+            defaults, or does not accept a text as a required ``id``.
     """
     state = _create_state(given, where)
     try:
@@ -62,8 +63,9 @@ def _create_state(given: object, where: str) -> State:
 def merge_inputs(state: State, inputs: Mapping[str, Any]) -> State:
     """Return ``state`` with ``inputs`` merged in. A model is validated as a whole, and keeps its private attributes.
 
-    A model ignores inputs for which it has no field, unless it has ``extra="allow"``. If the id in ``inputs`` is None,
-    the state keeps its own id.
+    A model ignores an input whose name is neither the name nor an alias of a field, unless the model has
+    ``extra="allow"``. An AliasPath does not count as an alias. If the id in ``inputs`` is None, the state keeps its own
+    id.
 
     Raises:
         ValueError: ``inputs`` do not fit the model.
@@ -157,7 +159,7 @@ def require_known(state: object, inputs: Mapping[str, Any]) -> None:
 
 
 def _iterate_aliases(field: FieldInfo) -> Iterator[str]:
-    """Yield the aliases under which ``field`` accepts its value."""
+    """Yield the aliases of ``field`` that are strings. An AliasPath is left out."""
     alias = field.validation_alias or field.alias
     for each in alias.choices if isinstance(alias, AliasChoices) else (alias,):
         if isinstance(each, str):

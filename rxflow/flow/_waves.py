@@ -27,7 +27,7 @@ class Occurrence:
 class Wave:
     """A completed method and the routers that it triggers.
 
-    ``parent`` is the wave that waits for this wave, and continues when all waves with the same parent are over. The
+    ``parent`` is the wave that waits for this wave. The parent continues when all waves with this parent are over. The
     outermost wave has no parent.
 
     ``for_routers`` has the occurrences that may still trigger routers. ``for_listeners`` has the occurrences that may
@@ -85,7 +85,7 @@ class DueMethods:
         wave.fired_before = frozenset(self._fired)
 
     def find_routers(self, wave: Wave, occurrence: Occurrence) -> list[tuple[Method, tuple[str, ...]]]:
-        """Return the routers that are due after ``occurrence``, each with the triggers that met its condition.
+        """Return the routers that are due after ``occurrence``, each with its triggers (see :meth:`_find_triggers`).
 
         A router with ``or_`` runs at most once per wave. The exception is a cycle of routers: a router that is one of
         the causes of ``occurrence`` runs again.
@@ -104,7 +104,7 @@ class DueMethods:
         return due
 
     def find_listeners(self, wave: Wave, occurrence: Occurrence) -> list[tuple[Method, tuple[str, ...]]]:
-        """Return the listeners that are due after ``occurrence``, each with the triggers that met its condition.
+        """Return the listeners that are due after ``occurrence``, each with its triggers (see :meth:`_find_triggers`).
 
         An ``or_`` listener that has run is not due again until a new round of a cycle begins. There is one exception:
         if the listener ran before ``wave`` began to call listeners, one label of ``wave`` can make it due again.
@@ -124,9 +124,9 @@ class DueMethods:
         return due
 
     def _find_triggers(self, method: Method, trigger: str) -> tuple[str, ...]:
-        """Record that ``trigger`` has occurred, and return the triggers that meet the condition of ``method``.
+        """Record that ``trigger`` has occurred, and check the condition of ``method``.
 
-        If the condition is not met yet, return an empty tuple.
+        If the condition is met, return all triggers that came since the last time. Otherwise return an empty tuple.
         """
         condition = method.condition
         if condition is None or isinstance(condition, Trigger):

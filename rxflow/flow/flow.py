@@ -152,9 +152,9 @@ class Flow(AsksPeople, Generic[S]):
 
     @property
     def method_outputs(self) -> list[Any]:
-        """The results of methods in the current or last run, in order of completion.
+        """The results of methods in the current or last run, in order of completion. A router's result is its label.
 
-        The result of a router is its label, or with ``@human_feedback`` the value that the router returned.
+        With ``@human_feedback``, the result is a HumanFeedbackResult; with its ``emit``, the value that was returned.
         """
         return list(self._record.outputs)
 
@@ -387,7 +387,7 @@ class Flow(AsksPeople, Generic[S]):
             emitter.on_next(StateChanged(origin=emitter.origin, state=state))
 
     async def _restore(self, keeper: StateKeeper, inputs: Inputs, restore_from: str | None, emitter: Emitter) -> None:
-        """Restore the saved state with the current id, and merge ``inputs`` in. If none was saved, change nothing."""
+        """Load the state of ``restore_from``, or else of the current id. Keep this id, and merge ``inputs`` in."""
         read = partial(replace_state, self._state, state_id=self.flow_id)
         restored = await keeper.load(emitter, restore_from or self.flow_id, read)
         if restored is not None:

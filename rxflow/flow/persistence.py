@@ -1,8 +1,8 @@
 """Saves and restores the states of flows. ``@persist`` saves the state of a flow after its methods.
 
 A later run continues with a saved state if it gets ``inputs={"id": …}``. With ``restore_from_state_id=…``, it begins
-with a copy of a saved state, which gets a new id. Only the state is saved, not the position in the graph, so all
-methods run again. :mod:`rxflow.runs` also keeps the position.
+with a copy of a saved state. The copy gets the id in ``inputs``, or else a new id. Only the state is saved, not the
+position in the graph, so all methods run again. :mod:`rxflow.runs` also keeps the position.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class FlowPersistence(BaseModel, ABC):
 
     ``save_state`` and ``load_state`` are called in worker threads, or on the event loop if they are coroutine
     functions. The saves of one run never overlap. If a method of the store raises an error, the run ends with
-    a :class:`PersistenceError`.
+    a :class:`PersistenceError`. But if the save before a question fails, ``ask()`` raises the PersistenceError.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -108,6 +108,7 @@ class SQLiteFlowPersistence(FlowPersistence):
         Raises:
             ValueError: JSON cannot represent the state. The error message names the fields that do not fit.
             sqlite3.Error: the file cannot be written.
+            OSError: the folder of the file cannot be created.
         """
         text = _to_json(state_data)
         now = datetime.now(UTC).isoformat()
@@ -122,6 +123,7 @@ class SQLiteFlowPersistence(FlowPersistence):
 
         Raises:
             sqlite3.Error: the file cannot be read.
+            OSError: the folder of the file cannot be created.
         """
         with self._connect() as database:
             row = database.execute(

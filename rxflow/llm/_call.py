@@ -75,7 +75,7 @@ class StopSequences:
         return text[:end]
 
     def flush(self) -> str:
-        """Return the text that was held back. Call this when the text ends or another delta interrupts it."""
+        """Return the held text. Call this when the deltas end, or before a delta that is neither text nor reasoning."""
         held, self._held = self._held, ""
         return held
 
@@ -97,7 +97,7 @@ def read_stop(stop: Any) -> list[str]:
 
 
 def cut_at_stop(deltas: Observable[Delta], request: Request) -> Observable[Delta]:
-    """Return ``deltas``, cut before the first stop sequence in the text. The cut closes the connection.
+    """Return ``deltas``, cut before the stop sequence that ends first in the text. The cut closes the connection.
 
     The stop sequences are the parameter ``stop`` of ``request``, or else the hint ``stop``. ::
 
@@ -105,7 +105,8 @@ def cut_at_stop(deltas: Observable[Delta], request: Request) -> Observable[Delta
         result    "Thought"-----------E|             (E: Ending, stop=["\\nObservation:"])
 
     A model that supports stop sequences ends its answer there by itself, and the provider reports the usage. If this
-    function cuts the answer, the usage is an estimate from the text, reasoning, refusal and arguments before the cut.
+    function cuts the answer, the usage is an estimate. It counts the messages of the request, and the text, reasoning,
+    refusal and arguments before the cut.
     """
     sequences = read_stop({**request.hints, **request.parameters}.get("stop"))
     if not sequences:
@@ -185,8 +186,9 @@ def make_call(
     If the call fails, :class:`LLMFailed` is emitted before the error.
 
     Args:
-        ask: sends the request to ``source``, and offers the tools natively or describes them in the prompt.
-        max_retries: the maximum number of retries. A call is retried only if it fails before its first chunk.
+        ask: prepares the request, and returns the deltas as a cold Observable. A subscription sends the request.
+        max_retries: the maximum number of retries. A call is retried only if it fails before any part of its answer
+            was emitted.
         server: the address and port of the server, as far as they are known.
     """
     inner = scope.within(llm_call_id=str(uuid4()))

@@ -1,8 +1,9 @@
 """Provider I/O: one background event loop has all connections, and hands the deltas over to the loops of the runs.
 
-The I/O loop never executes users' code. So a method that blocks the loop of its run does not stall the streams of other
-runs. The connections outlive ``asyncio.run`` and are reused. LiteLLM's first call blocks its event loop for hundreds of
-milliseconds. On the I/O loop, this only delays the deltas of other calls.
+The I/O loop does not execute the code of runs. So a method that blocks the loop of its run does not stall the streams
+of other runs. But async callbacks that a program has registered with LiteLLM run on the I/O loop. The connections
+outlive ``asyncio.run`` and are reused. LiteLLM's first call blocks its event loop for hundreds of milliseconds. On the
+I/O loop, this only delays the deltas of other calls.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Limits of requests and tokens per minute. All calls with the same API key and the same model share the limits.
+"""Limits of requests and tokens per minute. LLMs with limits share a count if they have the same API key and model.
 
-The calls may be in one process, or on several machines that use the same Redis. The package ``limits``
+These LLMs may be in one process, or on several machines that use the same Redis. The package ``limits``
 (``rxflow[limits]``) counts the requests and tokens. This module decides which call is next: the runs take turns, so
 that a run with a thousand calls does not delay a run with a single call.
 
@@ -83,7 +83,10 @@ class RateLimits:
             submit(_count(self, beyond))
 
     def back_off(self, delay: float) -> None:
-        """Let no call with the same key begin for ``delay`` seconds. Called after the provider answered with 429."""
+        """Let no call with the same key and store begin for ``delay`` seconds. Calls without limits do not wait.
+
+        Called after the provider answered with 429.
+        """
         submit(_pause(self, delay))
 
 

@@ -135,7 +135,7 @@ class OpenAICompatibleSource:
     async def _post(self, request: Request) -> aiohttp.ClientResponse:
         """Send the request, and return the response when its headers have arrived.
 
-        Raises RefusedRequest for a status other than 200.
+        Raises RefusedRequest for a status other than 200, or TimeoutError if the error's body takes too long.
         """
         import aiohttp
         from yarl import URL

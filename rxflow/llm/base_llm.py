@@ -46,16 +46,16 @@ _PROVIDERS = {  # LangChain's chat models, and litellm's names of their provider
 class BaseLLM(ABC):
     """A model of your own. Derive a class, write :meth:`call`, and pass an instance wherever an LLM is accepted.
 
-    ``call`` receives the messages. If it has a parameter ``tools`` or ``**kwargs``, it also receives the schemas of the
-    tools. ``call`` returns the answer:
+    ``call`` receives the messages, and returns the answer:
 
     - a text, which becomes one chunk;
     - a generator or another iterator of texts, each of which becomes a chunk;
     - to call tools, a list of tool calls in the shape of OpenAI's chat API.
 
     If the class overrides ``acall``, rxflow uses ``acall`` instead of ``call``. ``acall`` may be an async generator.
-    If the model accepts tools, override ``supports_function_calling`` to return True. Otherwise, rxflow describes the
-    tools in the prompt. ::
+    By default, rxflow describes the tools in the prompt. If the model itself accepts tools, override
+    ``supports_function_calling`` to return True, and give ``call`` a parameter ``tools`` (or ``**kwargs``) for their
+    schemas. ::
 
         class Echo(BaseLLM):
             def call(self, messages, **_):

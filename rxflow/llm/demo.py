@@ -135,8 +135,8 @@ def _example(
 ) -> Any:
     """Return a value that fits ``schema``, a JSON schema as pydantic writes it.
 
-    Patterns, formats, the smallest length of a string and ``multipleOf`` are ignored. A string in the value is
-    ``text``, unless the schema has an enum or a constant for it. ``root`` is the whole schema, which has the
+    ``pattern``, ``format``, ``minLength``, ``multipleOf``, ``minProperties`` and ``uniqueItems`` are ignored. A string
+    in the value is ``text``, unless the schema has an enum or a constant for it. ``root`` is the whole schema, with the
     definitions. ``opened`` are the definitions that the value is a part of.
 
     Raises:

@@ -63,7 +63,7 @@ class LLM:
         model: for example ``"openai/gpt-4.1-mini"``, ``"anthropic/claude-sonnet-4-5"``, ``"ollama_chat/llama3"``.
         temperature, top_p, max_tokens, seed, reasoning_effort: as the provider accepts them.
         response_format: a pydantic class, or a mapping as the provider accepts it.
-        stop: an answer ends before the first of these texts, even if the provider does not support the parameter.
+        stop: an answer ends where one of these texts would begin, even if the provider does not support the parameter.
         base_url: the address of your own server. ``api_base`` is another name for this argument.
         api_key: the API key. By default, it comes from the provider's environment variable.
         timeout: how long to wait for the first byte, and for each later one, in seconds or as a timedelta. The default
@@ -72,8 +72,9 @@ class LLM:
         max_retries: how often a call is repeated if it fails before its first chunk. Later failures are not retried.
         function_calling: True offers tools to the model natively. False describes the tools in text. By default,
             litellm's table of models decides.
-        max_rpm, max_tpm: requests and tokens per minute, for all LLMs with this model and API key together. Runs that
-            wait take turns. After an answer with status 429, all LLMs with this key wait. Needs ``rxflow[limits]``.
+        max_rpm, max_tpm: requests and tokens per minute, for all LLMs with this model and API key together. LLMs
+            without limits are not counted. Runs that wait take turns. After an answer with status 429, all LLMs with
+            limits and this key wait. Needs ``rxflow[limits]``.
         limit_store: ``"redis://host:port/db"`` shares the limits among processes. By default, each process has its own.
         pace: for ``rxflow/demo``, seconds between two words.
         source: the object that calls the model. By default, rxflow chooses one by the model's name.
@@ -192,12 +193,12 @@ class LLM:
 
     @property
     def base_url(self) -> str | None:
-        """The given address, or else the one in the environment (only OpenAI and compatible servers), or else None."""
+        """The given address, or else the one in the environment (only for direct calls, see ``via``), or else None."""
         return self._base_url or getattr(self._source, "base_url", None)
 
     @property
     def api_key(self) -> str | None:
-        """The given API key, or else the one in the environment (only OpenAI and compatible servers), or else None.
+        """The given API key, or else the one in the environment (only for direct calls, see ``via``), or else None.
 
         Copies and pickles of this object do not contain a key from the environment.
         """
@@ -210,7 +211,7 @@ class LLM:
 
     @property
     def provider(self) -> str:
-        """The provider in the model's name; "" if the name has none."""
+        """The provider in the model's name. Without one: "openai" or "anthropic" for their own models, or else ""."""
         return split_model(self.model)[0]
 
     @property
@@ -365,9 +366,9 @@ class LLM:
 
         Without ``response_model``, a class that was given as ``response_format`` is used. If the model calls one of
         ``tools`` or ``available_functions``, this method runs the first tool call and returns the function's result.
-        No function is run if ``available_functions`` is {}, or if it is not given and all ``tools`` are schemas. This
-        method then returns the list of requested :class:`ToolCall` objects. Inside a flow, the chunks are part of the
-        flow's stream. CrewAI's ``from_task``, ``from_agent`` and empty ``callbacks`` have no effect.
+        No function is run if ``available_functions`` is {}, or if it is not given and all ``tools`` are schemas. If the
+        model then calls tools, this method returns the list of :class:`ToolCall` objects. Inside a flow, the chunks are
+        part of the flow's stream. CrewAI's ``from_task``, ``from_agent`` and empty ``callbacks`` have no effect.
 
         Raises:
             TypeError: a function is async, an option is unknown, or ``response_model`` is not a pydantic class.
@@ -444,6 +445,6 @@ def _answer_of(finished: LLMFinished, model: type[BaseModel] | None) -> Any:
 
 
 def _estimate_tokens(request: Request) -> int:
-    """Estimate the tokens of a request: those of its prompt, plus the limit for the answer if the request has one."""
+    """Estimate the tokens of a request: those of its messages' text, plus the limit for the answer if there is one."""
     allowed = request.parameters.get("max_tokens") or request.parameters.get("max_completion_tokens") or 0
     return (estimate_usage(request.messages, []).total_tokens or 0) + int(allowed)

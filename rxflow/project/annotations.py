@@ -1,7 +1,7 @@
 """The decorators for a crew class.
 
-Most of them mark a method that creates something, such as an agent. The marked method runs only once for the same
-object and the same arguments. Later calls return what the first call has created.
+Most of them mark a method that creates something, such as an agent. The first result is kept: later calls on the same
+object with the same arguments return it again.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def _create_once(
     role: str,
     complete: Callable[[str, object, object], object] = lambda where, owner, made: None,
 ) -> Callable[P, R]:
-    """Return a function that calls ``method`` only once for the same object and arguments, and keeps the result.
+    """Return a function that calls ``method``, and keeps the result for later calls with the same object and arguments.
 
     ``complete`` checks the result, and may add what is missing, such as a name.
     """

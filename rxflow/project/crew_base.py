@@ -23,9 +23,9 @@ def CrewBase(cls: type[C]) -> type[C]:  # noqa: N802 - the name in CrewAI
 
     ``self.agents_config`` and ``self.tasks_config`` have the entries of ``config/agents.yaml`` and
     ``config/tasks.yaml`` in the folder of the class's module. To use another file, set ``agents_config`` or
-    ``tasks_config`` in the class to the path of that file. A subclass that does not set a path uses the file
-    in its own folder. If that file does not exist, the subclass uses the file of its base. A file is read at its first
-    use.
+    ``tasks_config`` in the class to the path of that file, as a string. A mapping of entries can be set instead. A
+    subclass with ``@CrewBase`` that does not set a path uses the file in its own folder. If that file does not exist,
+    the subclass uses the file of its base. A file is read at its first use.
 
     Some options of an entry contain the name of a member of the class:
 
@@ -212,7 +212,10 @@ class _Names:
         return getattr(self._owner, name)
 
     def replace(self, entry: Entry, option: str, role: str) -> None:
-        """If ``option`` contains a method's name, replace the name by what the method creates."""
+        """If ``option`` contains a string, replace it by what the method with this name creates.
+
+        Raises ValueError if there is no such method.
+        """
         value = entry.get(option)
         if isinstance(value, str):
             entry[option] = self.find(option, role, value)()

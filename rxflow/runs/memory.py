@@ -86,7 +86,7 @@ class History:
 
     @property
     def is_read(self) -> bool:
-        """Whether a reader keeps up. If so, unread events are kept as the original objects."""
+        """Whether a reader keeps up. If so, unread events stay the original objects until a packed block arrives."""
         return self._read_to > NOBODY
 
     def drop_before(self, first: int) -> None:
@@ -185,11 +185,11 @@ class _Run:
 
 
 class MemoryLog(Store):
-    """Keeps runs in memory, without encoding their values as JSON. The runs are lost when the process ends.
+    """Keeps runs in memory, without encoding their values as JSON. The runs are gone when the process ends.
 
     Args:
-        keep_s: seconds for which a run is kept after its end; None: until :meth:`forget` is called. A paused run has
-            not ended.
+        keep_s: a run is kept for at least this many seconds after its end; None: until :meth:`forget` is called. Old
+            runs are deleted when another run starts. A paused run has not ended.
         max_events: how many of a run's newest events are kept; None: all.
     """
 

@@ -31,12 +31,12 @@ class Carrier(Protocol):
         """Make a worker process start, restart or resume a run.
 
         ``verb`` is the name of a method of ``Runs`` or ``Run``, and ``arguments`` are for that method. The returned
-        future resolves to the run's id once the store has the run.
+        future resolves to the run's id when the run has begun.
         """
         ...
 
     def close(self) -> None:
-        """Cancel the runs that this carrier has begun, and wait until they have ended."""
+        """Cancel the runs that this carrier has begun, and wait for a limited time until they have ended."""
         ...
 
 
@@ -76,10 +76,12 @@ def open_store(name: str | None, keep_s: float | None, max_events: int | None, l
 def find_runnable(path: str) -> Runnable:
     """Return the flow or crew at an import path.
 
-    If there is a class or a function at the path, call it without arguments, and return the result.
+    If there is a class or a function at the path, call it without arguments, and use the result. For an object of a
+    ``@CrewBase`` class, return what its method ``crew`` returns.
 
     Raises:
-        LookupError: there is nothing at the path, or its module cannot be imported.
+        LookupError: there is nothing at the path, or importing its module raised an ImportError, AttributeError or
+            ValueError. Other errors of the module are raised as they are.
         TypeError: the object at the path is not a flow or a crew, or cannot be called without arguments.
     """
     module, _, names = path.partition(":")

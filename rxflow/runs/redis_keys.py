@@ -8,8 +8,8 @@ These are the keys; the last entry is a channel. ID stands for the id of a run:
 - ``rxflow:log:ID``: a stream with the events. The event with the number n has the id ``(n + 1)-0``.
 - ``rxflow:lease:ID``: a key that exists while the lease of the run's worker lasts.
 - ``rxflow:notes``: a stream with the notes for all runs.
-- ``rxflow:wake:ID``: a channel. Each message is the number of the run's last event, or "over" when the run ends, pauses
-  or is forgotten. If it is forgotten, the message before "over" is -1.
+- ``rxflow:wake:ID``: a channel. Each message is the number of the run's last event, or "over" when the run ends,
+  pauses, is lost or is forgotten. If it is forgotten, the message before "over" is -1.
 """
 
 from __future__ import annotations

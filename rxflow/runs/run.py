@@ -64,8 +64,8 @@ class Run:
 
     Attributes:
         id: the name of the run in the store.
-        worker: the worker that carries out the run, if this object started, restarted or resumed the run in this
-            process; otherwise None.
+        worker: the worker that carries out the run in this process. It is set if this object came from
+            :meth:`Runs.start`, or has restarted or resumed the run; otherwise None.
     """
 
     def __init__(self, workers: Workers, head: Head, worker: Worker | None = None) -> None:
@@ -97,7 +97,7 @@ class Run:
             events()                  (ab)-c--d|
             events(after=1)           -----c--d|
 
-        Any number of readers may read the run, in any process. The run continues when a reader is disposed, unless
+        Any number of readers may read the run, in any process. Disposing a subscription does not stop the run, unless
         ``when_unread`` of :meth:`Runs.start` cancels runs without readers. The errors below end the stream. This method
         does not raise them itself.
 
@@ -199,7 +199,8 @@ class Run:
     def cancel(self, reason: str = "") -> None:
         """Stop the run and close its connections to providers, in whichever process the run is carried out.
 
-        A paused run is cancelled too. If the run has already ended, this does nothing.
+        This does not wait until a live run has stopped. A paused run is cancelled too. A lost run stays lost. If the
+        run has already ended, this does nothing.
 
         Raises:
             LookupError: the run was forgotten.
@@ -221,7 +222,7 @@ class Run:
         self._store.note(self.id, Note("cancel", encodable(reason))).result()
 
     def pending(self) -> list[InputRequested]:
-        """Return the questions that wait for an answer, oldest first."""
+        """Return the questions that wait for an answer, oldest first. Raises LookupError if the run was forgotten."""
         asked: dict[str, InputRequested] = {}
         for event in drop_retracted(self._read_all()):
             if isinstance(event, InputRequested):

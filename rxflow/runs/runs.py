@@ -37,8 +37,8 @@ class Runs:
     Args:
         store: ``"sqlite:///runs.db"``, ``"redis://host:6379/0"``, a :class:`Store`, or None for the memory of this
             process. An SQLite URL with three slashes has a relative path; with four slashes, it has an absolute path.
-        keep: how long a run is kept after it has ended or was lost; None: until :meth:`forget` is called. A paused run
-            has not ended, so it is kept.
+        keep: a run is kept for at least this time after it has ended or was lost; None: until :meth:`forget` is called.
+            A paused run has not ended, so it is kept.
         max_events: how many of a run's newest events are kept; None: all.
         lease: how long a worker counts as alive without renewing its lease; None: 5 s. After this time, readers get
             :class:`RunLost`.
@@ -49,7 +49,7 @@ class Runs:
     resumed are cancelled.
 
     Raises:
-        ValueError: ``store`` has none of the forms above, or the cluster ``on`` cannot use the store. Also raised if
+        ValueError: ``store`` is a string of another form, or the cluster ``on`` cannot use the store. Also raised if
             ``keep``, ``max_events`` or ``lease`` is not above 0, or is given with a :class:`Store`.
         StoreError: the store cannot be opened, or has another version.
         ImportError: the store is in Redis, and redis-py is not installed.

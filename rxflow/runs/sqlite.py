@@ -58,8 +58,8 @@ class SQLiteLog(Store):
     Args:
         path: the file. Its folder must exist and be on a local disk.
         lease_s: seconds without a renewal after which a worker counts as dead.
-        keep_s: seconds for which a run is kept after it has ended or was lost; None: until :meth:`forget` is called. A
-            paused run has not ended, so it is kept.
+        keep_s: a run is kept for at least this many seconds after it has ended or was lost; None: until :meth:`forget`
+            is called. Old runs are deleted when another run starts. A paused run has not ended, so it is kept.
         max_events: how many of a run's newest events are kept; None: all.
         busy_s: seconds to wait while another process has locked the file.
 

@@ -176,7 +176,7 @@ def _advise_on_key(litellm: Any, model: str, causes: list[BaseException]) -> str
 
 
 def _key_variables(litellm: Any, model: str) -> list[str]:
-    """Return the names of the environment variables for the key of ``model``; an empty list if they are not known."""
+    """Return the environment variables for the key of ``model``; an empty list if its provider is not known."""
     provider = _provider_of(litellm, model)
     keys = [name for name in _find_variables(litellm, provider, model) if not name.endswith("_API_BASE")]
     # If a variable is set to a wrong key, LiteLLM does not report the variable as missing, so ``keys`` may be empty.

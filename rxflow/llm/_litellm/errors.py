@@ -128,7 +128,7 @@ class _Facts:
 
 
 def iterate_causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield ``error`` and its causes, each once."""
+    """Yield ``error``, then its ``__cause__`` or else its ``__context__``, and so on. Yield each exception once."""
     following: BaseException | None = error
     seen: set[int] = set()
     while following is not None and id(following) not in seen:
@@ -235,7 +235,7 @@ def _cut_short(litellm: Any, message: str, about: dict[str, str]) -> Exception:
 def _of_another_library(litellm: Any, cause: BaseException, about: dict[str, str], has_begun: bool) -> Exception | None:
     """Return LiteLLM's exception if ``cause`` is a time-out, a failed connection or an error event.
 
-    ``cause`` is an exception of an HTTP client or of OpenAI's package. Return None for any other exception.
+    Such exceptions come from httpx, aiohttp, OpenAI's package or Python itself. Return None for any other exception.
     """
     import aiohttp
     import httpx

@@ -92,7 +92,7 @@ if hasattr(os, "register_at_fork"):
 
 
 async def get_litellm() -> Any:
-    """Return the litellm module, ready for calls. Raises ImportError if it cannot be imported."""
+    """Return the litellm module, ready for calls. If its import has failed, raise the error, usually an ImportError."""
     future = begin_import()
     if not future.done():
         # Do not use asyncio.wrap_future: cancelling this call would then cancel the import for all other calls.

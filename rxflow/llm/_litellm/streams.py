@@ -193,7 +193,7 @@ async def _keep_reads(
         blocks.append(block)
         waiting_bytes += len(block)
         if waiting_bytes > MAX_EVENT_BYTES:
-            return  # an endless event: ``wire`` refuses it, but LiteLLM would collect it forever
+            return  # LiteLLM made no chunk of all this: probably an endless event, which it would collect forever
         if waiting_bytes > MAX_ERROR_BYTES:
             # LiteLLM would search a large error for API keys, which takes seconds. It gets a short error instead.
             if probe is None:

@@ -23,7 +23,7 @@ _FAILURES = ("ERROR", "TIMEOUT")
 class CohereWire(Wire):
     """Parses the events of an answer.
 
-    If the model plans tool calls, ``message`` gets the field ``tool_plan``: the text before the calls.
+    If the model plans tool calls, ``message`` gets the field ``tool_plan``: the text of the last plan.
     """
 
     def __init__(self) -> None:

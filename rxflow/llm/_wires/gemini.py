@@ -236,8 +236,8 @@ def _find_slot(arguments: dict[str, Any], path: str) -> tuple[Any, str | int]:
 def read_usage(reported: Mapping[str, Any]) -> UsageMetrics | None:
     """Return Gemini's usage; None if all counts of the prompt and of the completion are missing.
 
-    If only some of these counts are missing, each missing count is 0, because Google's JSON leaves out zeros. Prompt
-    tokens include what server tools added to the prompt. Completion tokens include thoughts.
+    If only some of these counts are missing, each missing count is added as 0, because Google's JSON leaves out zeros.
+    Prompt tokens include what server tools added to the prompt. Completion tokens include thoughts.
     """
     names = ("promptTokenCount", "toolUsePromptTokenCount", "candidatesTokenCount", "thoughtsTokenCount")
     counts = [count(reported, name) for name in names]

@@ -81,9 +81,9 @@ class OpenAIResponsesWire(Wire):
     def _item(self, event: dict[str, Any]) -> _Item:
         """Return the item that an event belongs to. Create it if needed.
 
-        Items are found by position, because some servers change an item's id in each event. If an event has no
-        position, its item is found by id. If no item has that id, an "added" event begins an item, and any other event
-        belongs to the newest item.
+        Items are found by position, because some servers change an item's id in each event. Other servers never send
+        positions: their items are found by id. If no item has that id, an "added" event begins an item, and any other
+        event belongs to the newest item.
         """
         key = event.get("output_index")
         if key is None:

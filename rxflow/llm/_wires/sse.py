@@ -1,7 +1,7 @@
 """A parser for server-sent events, and the base class of all wires.
 
-The fields ``data`` and ``event`` are parsed by the rules of the HTML standard, section 9.2.6. llama.cpp sends errors in
-a field ``error``, which is parsed too. This parser takes 0.5 µs per event. OpenAI's own parser takes 3.4 µs.
+The fields ``data`` and ``event`` are parsed as in the HTML standard, section 9.2.6, but the last event needs no blank
+line after it. llama.cpp's field ``error`` is parsed too. This parser takes 0.5 µs per event. OpenAI's takes 3.4 µs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MAX_QUOTED_CHARACTERS = 200
 REPLACEMENT = "\ufffd"
 # The lowest and the highest first half of a surrogate pair. UTF-16 encodes an emoji, for example, as such a pair.
 _FIRST_HALVES = ("\ud800", "\udbff")
-_MAX_TEMPLATES = 8  # how many are learned per answer; learning is useless if events differ in more than their text
+_MAX_TEMPLATES = 8  # attempts to learn one, per answer. They are useless if events differ in more than their text.
 
 
 class OversizedEvent(ValueError):
@@ -35,8 +35,8 @@ class OversizedEvent(ValueError):
 class MalformedEvent(ValueError):
     """An event of the stream does not have the format of the provider's API.
 
-    ``str()`` quotes only the beginning of the event. ``args`` contains the whole event, because API keys are masked
-    later, and a key without its end is not recognized.
+    ``str()`` shows the whole message, and only the beginning of the event. ``args`` contains the whole event, because
+    API keys are masked later, and a key without its end is not recognized.
     """
 
     def __init__(self, message: str, event: str = "") -> None:
@@ -48,7 +48,7 @@ class MalformedEvent(ValueError):
 
 
 class ErrorEvent(Exception):
-    """An error that the provider sent as an event. ``body`` is its JSON, or its text if it is not JSON."""
+    """An error that the provider sent as an event. ``body`` is its field ``error``, or else its whole JSON or text."""
 
     def __init__(self, body: object) -> None:
         super().__init__(body)
@@ -427,7 +427,7 @@ class SurrogateJoiner:
     """Joins surrogates, the halves of a character, if they arrive in different pieces of a text.
 
     Servers that count in UTF-16, such as those in JavaScript and Java, may send the halves of an emoji in two events.
-    A half alone cannot be printed or sent on as JSON. So a first half is held back until the next piece of the same
+    A half alone cannot be printed, or encoded as UTF-8. So a first half is held back until the next piece of the same
     text. If the second half does not follow, the first half is replaced by the replacement character.
     """
 
