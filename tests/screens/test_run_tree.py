@@ -2,6 +2,7 @@
 
 import io
 import unicodedata
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -127,6 +128,43 @@ def test_retracted_text_is_void_and_other_attempts_are_not() -> None:
     assert [(entry.text, entry.is_void) for entry in lane.entries] == [("wrong", True), ("right", False)]
     assert said == "5 characters taken back: ValueError: no figure"
     assert tree.retries == 1
+
+
+def spelled(piece: str, tool_id: str = "call_text_0", **labels: Any) -> StreamChunk:
+    """A piece of a tool call that a model writes."""
+    return call(**labels).tool_chunk(ToolCallChunk(tool_id=tool_id, tool_name="search", arguments=piece))
+
+
+def calls_of(tree: RunTree) -> list[tuple[str, bool]]:
+    """Each tool call in the only lane, and whether it is void."""
+    (lane,) = tree.lanes
+    return [(entry.text, entry.is_void) for entry in lane.entries if entry.kind is Kind.CALL]
+
+
+def search_started(number: int, tool_id: str = "call_text_0") -> ToolStarted:
+    origin = at(f"tool{number}", "a", agent_role="Writer")
+    return ToolStarted(origin=origin, tool_id=tool_id, tool_name="search", arguments={"q": number})
+
+
+def test_a_tool_call_after_a_retraction_is_not_void_although_its_id_repeats() -> None:
+    tree = begun()
+    tree.add(spelled('{"q": 0}'))
+    tree.add(Retracted(origin=at("t", "m"), attempts=(0,), error=OSError("cut off"), span_ids=("c",)))
+    tree.add(spelled('{"q"', attempt=1))
+    tree.add(spelled(": 1}", attempt=1))
+    assert calls_of(tree) == [('search {"q": 0}', True), ('search {"q": 1}', False)]
+    tree.add(search_started(1))
+    assert calls_of(tree) == [('search {"q": 0}', True), ("search(q=1)", False)]
+
+
+def test_a_tool_call_without_an_id_does_not_replace_another_one() -> None:
+    tree = begun()
+    tree.add(spelled('{"q": 0}', "", span="c"))
+    tree.add(spelled('{"q": 1}', "", span="d"))
+    assert calls_of(tree) == [('search {"q": 0}', False), ('search {"q": 1}', False)]
+    for number in (1, 2, 3):
+        tree.add(search_started(number, ""))
+    assert [shown for shown, _ in calls_of(tree)] == ["search(q=2)", "search(q=1)", "search(q=3)"]
 
 
 def test_a_tool_call_shows_its_arguments_progress_and_result_even_if_ids_repeat() -> None:
@@ -321,6 +359,28 @@ def test_a_transcript_loses_no_word(texts: list[str]) -> None:
     lines += list(transcript.finish())[:-1]
     said = "".join(line.removeprefix("Writer: ") for line in lines)
     assert "".join(said.split()) == "".join(show_lines("".join(texts)).split())
+
+
+LOOP: list[object] = [1]
+LOOP.append(LOOP)
+CIRCLE: dict[str, object] = {}
+CIRCLE["self"] = CIRCLE
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (deque([1, 2]), "[1, 2]"),
+        (range(9), "[0, 1, 2, 3, 4]"),
+        (LOOP, "[1, [1, [1, [1, […]]]]]"),
+        (CIRCLE, "{'self': {'self': {'self': {'self': {…}}}}}"),
+        ([[[[1]]]], "[[[[1]]]]"),
+    ],
+)
+def test_any_value_is_shown(value: object, shown: str) -> None:
+    tree = begun()
+    tree.add(Custom(origin=at("m", "f", flow_method="write"), name="x", value=value))
+    assert [span.note for span in tree.roots[0].walk() if span.note] == [f"x: {shown}"]
 
 
 @pytest.mark.parametrize(
