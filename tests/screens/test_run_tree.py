@@ -12,15 +12,18 @@ from rich.console import Console
 
 from rxflow import Flow, operators as ops
 from rxflow._text import escape, shorten, show_line, show_lines
-from rxflow.flow import start
+from rxflow.flow import listen, start
+from rxflow.runs import Runs
 from rxflow.screens._drawing import Drawing, Transcript
 from rxflow.screens._lanes import MAX_LANE_CHARS, MAX_LANES, Kind, fit_encoding, show_call, show_error, show_seconds
-from rxflow.screens._run_tree import RunTree, State
+from rxflow.screens._run_tree import RunTree
+from rxflow.screens._spans import State
 from rxflow.tools import tool
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import (
     AgentStarted,
     Custom,
+    FlowFailed,
     FlowFinished,
     FlowStarted,
     InputReceived,
@@ -28,6 +31,7 @@ from rxflow.types.events import (
     LLMFinished,
     LLMRetrying,
     LLMStarted,
+    MethodFailed,
     MethodFinished,
     MethodStarted,
     Retracted,
@@ -279,6 +283,69 @@ def test_a_run_that_was_paused_and_resumed_is_shown_as_that() -> None:
     tree = shown([*before, *after])
     assert [root.state for root in tree.roots] == [State.PAUSED, State.DONE]
     assert (tree.state, tree.tools) == (State.DONE, 1)
+
+
+class Asks(Flow[dict[str, Any]]):
+    """Its run pauses in the second and in the third of four methods."""
+
+    @start()
+    def first(self) -> None: ...
+
+    @listen(first)
+    def second(self) -> Any:
+        return self.ask("Second?")
+
+    @listen(second)
+    def third(self) -> Any:
+        return self.ask("Third?")
+
+    @listen(third)
+    def fourth(self) -> None: ...
+
+
+def test_the_methods_of_a_run_that_was_paused_and_resumed_are_counted_together() -> None:
+    tree = RunTree(("first", "second", "third", "fourth"))
+    progress: list[tuple[int, int] | None] = []
+    with Runs() as runs:
+        run, last = runs.start(Asks()), -1
+        for _ in range(3):
+            for event in run.events(after=last).pipe(ops.to_output()):
+                tree.add(event)
+            progress.append(tree.progress)
+            last = run.look_up().last
+            if run.status == "paused":
+                run.resume({each.request_id: "yes" for each in run.pending()}, Asks())
+    tree.complete()
+    assert progress == [(1, 4), (2, 4), (4, 4)]
+    assert [root.state for root in tree.roots] == [State.PAUSED, State.PAUSED, State.DONE]
+    assert [[span.label for span in root.children] for root in tree.roots] == [
+        ["first", "second"],
+        ["first", "second", "third"],
+        ["first", "second", "third", "fourth"],
+    ]
+    assert not [span for root in tree.roots for span in root.walk() if span.note == "not reached"]
+
+
+def test_the_methods_of_another_attempt_are_counted_anew() -> None:
+    tree = RunTree(("write", "print"))
+    for attempt in range(2):
+        tree.add(FlowStarted(origin=at(f"f{attempt}"), inputs={}))
+        tree.add(MethodStarted(origin=at(f"m{attempt}", f"f{attempt}", flow_method="write")))
+        if attempt == 0:
+            error = OSError("no wind")
+            tree.add(MethodFailed(origin=at("m0", "f0", flow_method="write"), error=error))
+            tree.add(FlowFailed(origin=at("f0"), error=error))
+    assert tree.progress == (0, 2)
+    assert [[span.label for span in root.children] for root in tree.roots] == [["write"], ["write", "print"]]
+
+
+def test_the_time_of_bare_chunks_is_from_the_first_to_the_last() -> None:
+    tree = RunTree()
+    for when in (100.0, 160.0):
+        tree.add(StreamChunk(content="x", agent_role="Cook", llm_call_id="c", span_id="c", at=when))
+    tree.complete()
+    assert tree.seconds == 60.0
+    assert tree.describe_outcome().startswith("done after 1 min 00 s")
 
 
 def test_bare_chunks_have_lanes_too() -> None:
