@@ -17,7 +17,8 @@ from rxflow._streaming import PipelineOutput
 from rxflow._text import encodable, show_lines
 from rxflow.cli._targets import FAILED, INTERRUPTED, PAUSED, refuse
 from rxflow.screens._lanes import show_error
-from rxflow.screens._run_tree import RunTree, State
+from rxflow.screens._run_tree import RunTree
+from rxflow.screens._spans import State
 from rxflow.types import CrewFinished, FlowFinished, InputRequested, StreamChunk, StreamChunkType
 
 with _lazy.extra("cli"):

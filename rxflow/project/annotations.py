@@ -141,6 +141,7 @@ def _create_once(
 ) -> Callable[P, R]:
     """Return a function that calls ``method``, and keeps the result for later calls with the same object and arguments.
 
+    Threads that call the function at the same time may call ``method`` more than once, but all get the same result.
     ``complete`` checks the result, and may add what is missing, such as a name.
     """
     name = getattr(method, "__name__", repr(method))
@@ -156,7 +157,8 @@ def _create_once(
             with _Making(owner, key):
                 made = _settle(method(*args, **kwargs))
             complete(f"{name}() under @{role}", owner, made)
-            known[key] = cast(R, made)
+            # Another thread may have called ``method`` meanwhile. Then its result is the one that is kept.
+            return known.setdefault(key, cast(R, made))
         return known[key]
 
     return _mark(make, role)

@@ -6,6 +6,7 @@ import inspect
 from collections import UserDict
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -116,7 +117,7 @@ class _ConfigFile:
         self,
         name: str,
         folders: tuple[Path, ...],
-        path: str | Mapping[str, Any] | None,
+        path: str | PathLike[str] | Mapping[str, Any] | None,
         resolve: Callable[[_Names, Entry], Entry],
     ) -> None:
         self.folders = folders
@@ -134,7 +135,7 @@ class _ConfigFile:
 
     def _entries_for(self, owner: object) -> Entries:
         where = f"{type(owner).__name__}.{self._name}"
-        if not isinstance(self.path, str):
+        if not isinstance(self.path, str | PathLike):
             return Entries(self.path or {}, where, owner, self._resolve)
         files = [folder / self.path for folder in self.folders]
         file = next((each for each in files if each.exists()), files[0])
@@ -143,12 +144,12 @@ class _ConfigFile:
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 error.errno,
-                f"{where} is {self.path!r}, which is not in the folder of the class's module",
+                f"{where} is {fspath(self.path)!r}, which is not in the folder of the class's module",
                 str(file),
             ) from None
         if not isinstance(read, Mapping):
             raise ValueError(f"{file} must have an entry for each agent or task, name: …; it has {read!r}")
-        return Entries(cast(Mapping[str, Any], read), self.path, owner, self._resolve)
+        return Entries(cast(Mapping[str, Any], read), fspath(self.path), owner, self._resolve)
 
 
 def _read_yaml(file: Path) -> Any:

@@ -27,7 +27,8 @@ from rxflow.screens._lanes import (
     show_tokens,
     show_value,
 )
-from rxflow.screens._run_tree import Row, RunTree, Span, State, list_rows
+from rxflow.screens._run_tree import RunTree
+from rxflow.screens._spans import Row, Span, State, list_rows
 from rxflow.types import (
     Cancelled,
     Event,

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import islice
 from math import ceil
 from typing import Any, cast
 
@@ -68,15 +69,21 @@ def show_call(name: str, arguments: Mapping[str, Any]) -> str:
     return f"{shorten(name)}({shorten(shown, 2 * MAX_VALUE_CHARS)})"
 
 
-def show_value(value: object) -> str:
-    """Return a value as one short line of text. Only the beginning of a long text, list or mapping is shown."""
+def show_value(value: object, depth: int = 4) -> str:
+    """Return a value as one short line of text. Only the beginning of a long text, list or mapping is shown.
+
+    ``depth`` is how many levels of lists and mappings are shown. It has a limit, because a list may contain itself.
+    """
     if isinstance(value, str):
         return repr(shorten(value))
     if isinstance(value, Mapping):
-        items = list(cast(Mapping[object, object], value).items())[:5]
-        return shorten("{" + ", ".join(f"{show_value(key)}: {show_value(each)}" for key, each in items) + "}")
+        pairs = list(islice(cast(Mapping[object, object], value).items(), 5))
+        shown = [f"{show_value(key)}: {show_value(each, depth - 1)}" for key, each in pairs] if depth else ["…"]
+        return shorten(f"{{{', '.join(shown)}}}")
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
-        return shorten("[" + ", ".join(map(show_value, list(cast(Sequence[object], value[:5])))) + "]")
+        items = list(islice(cast(Sequence[object], value), 5))
+        shown = [show_value(each, depth - 1) for each in items] if depth else ["…"]
+        return shorten(f"[{', '.join(shown)}]")
     return shorten(in_words(value))
 
 
@@ -161,12 +168,13 @@ class Entry:
     """A part of a lane: answer text or reasoning of one call, a tool call, or the result or failure of a tool.
 
     ``item`` is the first chunk of the entry, if the entry began with a chunk. A retraction finds the entry by
-    this chunk. ``is_void`` is True once the entry was retracted. ``size`` is the length of the text.
+    this chunk. ``tool_id`` is the id of a tool call until the tool starts, because a later call may have the same id.
+    ``is_void`` is True once the entry was retracted. ``size`` is the length of the text.
     """
 
     kind: Kind
     item: StreamChunk | ReasoningChunk | None = None
-    tool_id: str = ""
+    tool_id: str | None = None
     is_void: bool = False
     size: int = 0
     parts: list[str] = field(default_factory=list[str])
@@ -221,7 +229,7 @@ class Lane:
         call = chunk.tool_call
         tool_id = (call.tool_id or "") if call is not None else ""
         last = self.entries[-1] if self.entries else None
-        if last is None or last.kind is not Kind.CALL or last.tool_id != tool_id:
+        if last is None or last.is_void or last.tool_id != tool_id or not _belong_together(last.item, chunk):
             name = (call.tool_name or "") if call is not None else ""
             self._append(Entry(Kind.CALL, chunk, tool_id), f"{name} {chunk.content}")
         else:
@@ -229,13 +237,13 @@ class Lane:
 
     def call_tool(self, event: ToolStarted) -> None:
         """Add a tool call with its arguments. If :meth:`spell_call` has added pieces of this call, replace them."""
-        spelled = (each for each in reversed(self.entries) if each.kind is Kind.CALL and each.tool_id == event.tool_id)
+        spelled = (each for each in reversed(self.entries) if each.tool_id == event.tool_id and not each.is_void)
         entry = next(spelled, None)
         shown = show_call(event.tool_name, event.arguments)
         if entry is None:
             self._append(Entry(Kind.CALL), shown)
             return
-        entry.tool_id = ""  # cleared because a later call may have the same id
+        entry.tool_id = None
         self.size -= entry.size
         entry.replace("")
         self._write(entry, shown)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
+from collections.abc import Sequence
 from typing import Any
 
 from rxflow._streaming import WAITS, is_repeated
@@ -25,6 +23,7 @@ from rxflow.screens._lanes import (
     show_tokens,
     show_value,
 )
+from rxflow.screens._spans import Span, State
 from rxflow.types import (
     Cancelled,
     Event,
@@ -57,10 +56,12 @@ class RunTree:
         self.error: BaseException | None = None
         self.state = State.WAITING
         self._methods = tuple(methods)
+        self._flow: Span | None = None  # the root that has the spans in ``_waiting``
         self._waiting: dict[str, Span] = {}
         self._spans: dict[str, Span] = {}
         self._lane_of: dict[str, Lane] = {}
         self._asking: dict[str, Span] = {}
+        self._first_at: float | None = None
         self._last_at = time.time()
         self._last_seen = time.monotonic()
 
@@ -69,18 +70,22 @@ class RunTree:
         """The current time of the run, in seconds since the epoch.
 
         While a root is open, this is the time of the last event plus the real time since that event came. When all
-        roots have ended or paused, this is the time of the last end or pause. The events of a recorded run have the
-        times of the recording.
+        roots have ended or paused, this is the time of the last end or pause. A stream of chunks has no roots: when it
+        has ended, this is the time of its last chunk. The events of a recorded run have the times of the recording.
         """
-        ended = (span.ended_at for span in self.roots)
-        if self.roots and all(at is not None for at in (span.ended_at for span in self.roots)):
-            return max(at for at in ended if at is not None)
+        ends = [root.ended_at for root in self.roots if root.ended_at is not None]
+        if ends and len(ends) == len(self.roots):
+            return max(ends)
+        if self.state.is_ended and not self.roots:
+            return self._last_at
         return self._last_at + (time.monotonic() - self._last_seen)
 
     @property
     def seconds(self) -> float:
-        """How long the run has taken so far, in seconds."""
+        """How long the run has taken so far, in seconds. A stream of chunks begins with its first chunk."""
         now = self.now
+        if not self.roots and self._first_at is not None:
+            return max(0.0, now - self._first_at)
         return max((root.measure(now) for root in self.roots), default=0.0)
 
     @property
@@ -115,6 +120,8 @@ class RunTree:
         """Add one event. Return a line of text for a retraction, a retry or a question; "" for other events."""
         at = (event.at if isinstance(event, StreamChunk | Happened) else 0.0) or time.time()  # type: ignore[redundant-expr] # pyright: ignore[reportUnnecessaryIsInstance]
         self._last_at, self._last_seen = at, time.monotonic()
+        if self._first_at is None:
+            self._first_at = at
         if is_repeated(event):  # the tree has counted the original event, from before the run was resumed
             return ""
         if isinstance(event, StreamChunk):
@@ -194,11 +201,26 @@ class RunTree:
             self.roots.append(span)
         elif span not in parent.children:
             parent.children.append(span)
-        if isinstance(event, e.FlowStarted) and parent is None and not self._waiting:
-            self._waiting = {
-                name: Span("method", shorten(name), state=State.WAITING, parent=span, runs=0) for name in self._methods
-            }
-            span.children.extend(self._waiting.values())
+        if isinstance(event, e.FlowStarted) and parent is None and not self._has_open_flow:
+            self._await_methods(span)
+
+    @property
+    def _has_open_flow(self) -> bool:
+        return self._flow is not None and not self._flow.state.is_ended and self._flow.state is not State.PAUSED
+
+    def _await_methods(self, root: Span) -> None:
+        """Give ``root`` a waiting span for each method.
+
+        A resumed run and another attempt start all methods again. So the earlier root waits for none of them.
+        """
+        for span in self._waiting.values():
+            if self._flow is not None and span.state is State.WAITING:
+                self._flow.children.remove(span)
+        self._flow = root
+        self._waiting = {
+            name: Span("method", shorten(name), state=State.WAITING, parent=root, runs=0) for name in self._methods
+        }
+        root.children.extend(self._waiting.values())
 
     def _reuse(self, event: Started, parent: Span | None) -> Span | None:
         """Reset and return the span that the started method already has.
@@ -352,97 +374,3 @@ def _show_outcome(event: Finished) -> str:
     if isinstance(event, e.ToolFinished):
         return show_value(event.result)
     return f"→ {shorten(event.label)}" if isinstance(event, e.MethodFinished) and event.label else ""
-
-
-class State(Enum):
-    """Whether a span waits, is open or has ended, and how it ended."""
-
-    WAITING = "waiting"
-    RUNNING = "running"
-    ASKING = "asking"
-    PAUSED = "paused"
-    DONE = "done"
-    FAILED = "failed"
-    STOPPED = "stopped"
-
-    @property
-    def is_ended(self) -> bool:
-        """Whether the span has ended."""
-        return self in (State.DONE, State.FAILED, State.STOPPED)
-
-
-@dataclass(slots=True, eq=False)
-class Span:
-    """One span of the run, as a row of the tree.
-
-    Times are in seconds since the epoch. ``agent`` is the role of the agent that works on a task. ``note`` is a short
-    text after the label, such as an error. ``runs`` counts how often a method has started.
-    """
-
-    kind: str
-    label: str
-    agent: str = ""
-    state: State = State.RUNNING
-    parent: Span | None = None
-    span_id: str = ""
-    note: str = ""
-    started_at: float = 0.0
-    ended_at: float | None = None
-    runs: int = 1
-    usage: UsageMetrics = field(default_factory=UsageMetrics)
-    children: list[Span] = field(default_factory=list["Span"])
-
-    def measure(self, now: float) -> float:
-        """Return the seconds from the start of the span to its end, or to ``now`` while it is open."""
-        return max(0.0, (now if self.ended_at is None else self.ended_at) - self.started_at)
-
-    def walk(self) -> Iterator[Span]:
-        """Yield this span and all spans below it."""
-        yield self
-        for child in self.children:
-            yield from child.walk()
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A line of the tree.
-
-    ``guides`` draw the branches of the tree, in front of the label. ``folded`` is the number of hidden rows below this
-    row.
-    """
-
-    span: Span
-    guides: str
-    folded: int = 0
-
-
-def list_rows(roots: Sequence[Span]) -> Iterator[Row]:
-    """Yield the rows of the spans that are shown, from top to bottom."""
-
-    def walk(span: Span, guides: str, below: str) -> Iterator[Row]:
-        yield Row(span, guides)
-        children = list(_list_children(span))
-        for number, child in enumerate(children, 1):
-            is_last = number == len(children)
-            yield from walk(child, below + ("└ " if is_last else "├ "), below + ("  " if is_last else "│ "))
-
-    for root in roots:
-        yield from walk(root, "", "")
-
-
-def _list_children(span: Span) -> Iterator[Span]:
-    """Yield the children to show.
-
-    Some rows would be redundant: a crew that is the only child of a method, the agents of a task, and the LLM calls of
-    an agent. Each of these spans is replaced by its own children.
-    """
-    for child in span.children:
-        is_hidden = (
-            (child.kind == "crew" and span.kind == "method" and len(span.children) == 1)
-            or (child.kind == "agent" and span.kind == "task")
-            or (child.kind == "llm" and span.kind == "agent")
-        )
-        if is_hidden:
-            yield from _list_children(child)
-        else:
-            yield child

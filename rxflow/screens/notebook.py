@@ -22,8 +22,9 @@ from rxflow import _lazy, operators as ops
 from rxflow._streaming import EventStream, PipelineOutput
 from rxflow._text import draw_card, escape, show_lines
 from rxflow.screens._lanes import Entry, Kind, Lane, show_error, show_seconds
-from rxflow.screens._run_tree import Row, RunTree, State, list_rows
+from rxflow.screens._run_tree import RunTree
 from rxflow.screens._sources import HasEvents, read_events, read_methods
+from rxflow.screens._spans import Row, State, list_rows
 from rxflow.types import Event
 
 with _lazy.extra("notebook"):

@@ -45,14 +45,14 @@ class MarbleSource(Observable[Any]):
 
     def _on_subscribe(self, observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
         loop = self._loop()
-        number = len(self.subscriptions)
-        self.subscriptions.append(Lifetime(now_of(loop)))
+        subscriptions, number = self.subscriptions, len(self.subscriptions)
+        subscriptions.append(Lifetime(now_of(loop)))
         stop = self._listen(observer, loop)
 
         def end() -> None:
             stop.dispose()
-            if self._is_noting:
-                self.subscriptions[number] = Lifetime(self.subscriptions[number].start, now_of(loop))
+            if self._is_noting and subscriptions is self.subscriptions:  # otherwise a later play is being recorded
+                subscriptions[number] = Lifetime(subscriptions[number].start, now_of(loop))
 
         return Disposable(end)
 
@@ -338,9 +338,9 @@ class Marbles:
         for recording in recordings:
             recording.end(is_cut=not ended, left=left)
 
-    def play_for(self, expected: Timeline) -> None:
-        """Do the same as :meth:`play`, but do not cut the play off before the end of ``expected``."""
-        self._measure(expected)
+    def play_for(self, end: Ms) -> None:
+        """Do the same as :meth:`play`, but do not cut the play off before ``end``."""
+        self._longest = max(self._longest, end)
         self.play()
 
     def _measure(self, timeline: Timeline) -> Timeline:
@@ -370,7 +370,7 @@ class Expectation:
 
     def _compare(self, diagram: str, expected: Timeline, values: Mapping[str, Any] | None) -> None:
         self.is_compared = True
-        self._marbles.play_for(expected)
+        self._marbles.play_for(expected.end)
         recording = self.recording
         if recording.crash is not None:
             raise recording.crash
@@ -403,7 +403,7 @@ class SubscriptionsExpectation:
         """
         self.is_compared = True
         expected = [parse_subscription(diagram) for diagram in diagrams]
-        self._marbles.play()
+        self._marbles.play_for(max((each.end or each.start for each in expected), default=0))
         actual = self._source.subscriptions
         if expected == actual:
             return

@@ -366,18 +366,17 @@ class _Played(Source):
                     await _play(line, call.subscribed_at, speaker, emit)
                     emit(_ending(line, speaker, request))
                 except asyncio.CancelledError:
-                    _cancelled(call, loop)  # cancelled without a disposal, for example because the loop ends
+                    _note_cancellation(call, loop)  # cancelled without a disposal, for example because the loop ends
                     raise
                 except BaseException as error:
-                    call.error = error
-                    call.ended_at = loop.time()
+                    _note_end(call, loop, error)
                     raise
-                call.ended_at = loop.time()
+                _note_end(call, loop)
 
             answering = from_async(answer).subscribe(observer, scheduler=scheduler)
 
             def dispose() -> None:
-                _cancelled(call, loop)
+                _note_cancellation(call, loop)
                 answering.dispose()
 
             return Disposable(dispose)
@@ -424,7 +423,12 @@ def _come(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def _cancelled(call: Call, loop: asyncio.AbstractEventLoop) -> None:
+def _note_end(call: Call, loop: asyncio.AbstractEventLoop, error: BaseException | None = None) -> None:
+    if call.cancelled_at is None:  # otherwise a subscriber disposed of the call when it got the last item
+        call.ended_at, call.error = loop.time(), error
+
+
+def _note_cancellation(call: Call, loop: asyncio.AbstractEventLoop) -> None:
     if call.ended_at is None and call.cancelled_at is None:
         call.cancelled_at = loop.time()
 

@@ -21,7 +21,7 @@ _FRAME_ATTRIBUTES = ("cr_frame", "gi_frame", "ag_frame")  # for coroutines, gene
 _AWAITED_ATTRIBUTES = ("cr_await", "gi_yieldfrom", "ag_await")
 _MAX_TASKS = 20  # further tasks are counted, but not described
 _LIBRARIES = tuple(
-    str(Path(folder).resolve())
+    Path(folder).resolve()
     for folder in (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), Path(rxflow.__file__).parent)
 )
 
@@ -93,8 +93,11 @@ def _is_rxflows_wait(task: asyncio.Task[Any]) -> bool:
 
 
 def _is_users_code(frame: FrameType) -> bool:
-    path = str(Path(frame.f_code.co_filename).resolve())
-    return not path.startswith(_LIBRARIES)
+    name = frame.f_code.co_filename
+    if name.startswith("<frozen "):  # Python's own import system
+        return False
+    path = Path(name).resolve()
+    return not any(map(path.is_relative_to, _LIBRARIES))
 
 
 def _describe_task(task: asyncio.Task[Any]) -> Iterator[str]:

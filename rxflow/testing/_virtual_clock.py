@@ -168,7 +168,7 @@ def _sleep(seconds: float | SupportsIndex, /) -> None:
     if isinstance(loop, VirtualLoop):
         loop.advance(seconds)  # this is the loop's own thread, so the sleep blocks the loop
         return
-    workers = find_workers()
+    workers = find_workers(is_timed=True)
     if workers is None:
         _real_sleep(seconds)
     else:
@@ -180,7 +180,7 @@ def _wait(self: Any, timeout: float | None = None) -> bool:
 
     Events, semaphores, barriers, queues and futures call ``Condition.wait`` for all their waits.
     """
-    workers = None if _is_idle_of_anyio(self) else find_workers()
+    workers = None if _is_idle_of_anyio(self) else find_workers(is_timed=timeout is not None and timeout > 0)
     if workers is None:
         loop = running_loop()
         if timeout is None and isinstance(loop, VirtualLoop):
@@ -203,7 +203,7 @@ def _wait(self: Any, timeout: float | None = None) -> bool:
 
 def _join(self: threading.Thread, timeout: float | None = None) -> None:
     """Wait like ``Thread.join``, which this function replaces. A worker thread waits in virtual time."""
-    workers = find_workers()
+    workers = find_workers(is_timed=timeout is not None)
     if workers is None or not self.is_alive() or self is threading.current_thread():
         _real_join(self, timeout)
         return

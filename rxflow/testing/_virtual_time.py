@@ -178,7 +178,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._idle: asyncio.Future[bool] | None = None
         self._settled_at = 0.0
         self._jumps_left: int | None = None
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads: Executor | None = None
         self._executing: set[asyncio.Future[Any]] = set()
         super().__init__(_Selector(self))
         self.thread_count = Workers(self)
@@ -214,7 +214,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         ``asyncio.run_coroutine_threadsafe`` calls this method, and returns a future. A thread that waits for that
         future counts as waiting for this loop.
         """
-        watch_callback(callback, self.thread_count.pause)
+        watch_callback(callback, self.thread_count)
         return super().call_soon_threadsafe(callback, *args, context=context)
 
     async def until_idle(self, *, jumps: int | None = None, after: float = 0.0) -> bool:
@@ -343,8 +343,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Run ``func`` in ``executor``. Time stands still while ``func`` works, and may pass while ``func`` waits."""
         if executor is None:
             if self._threads is None:
-                self._threads = ThreadPoolExecutor(thread_name_prefix="asyncio")
-                self.set_default_executor(self._threads)
+                self.set_default_executor(ThreadPoolExecutor(thread_name_prefix="asyncio"))
             executor = self._threads
         worker = self.thread_count.work(executor)
         call: Callable[[], _T] = partial(func, *args)
@@ -359,6 +358,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(self._executing.discard)
         future.add_done_callback(lambda _: worker.over())
         return future
+
+    def set_default_executor(self, executor: ThreadPoolExecutor) -> None:  # type: ignore[override]
+        """Run the calls that name no executor in ``executor``."""
+        super().set_default_executor(executor)
+        self._threads = executor
 
     async def shutdown_default_executor(self, *timeout: Any) -> None:
         """Wait until all calls in executors have ended, and shut down the default executor as asyncio does.

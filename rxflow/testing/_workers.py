@@ -12,16 +12,15 @@ import concurrent.futures.thread
 import selectors
 import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from concurrent.futures import Executor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from contextvars import ContextVar
 from types import CodeType, FrameType, FunctionType
 from typing import Any, TypeVar
 
 import anyio.from_thread
 
-from rxflow._hooks import Pause
 from rxflow._loops import call_soon, running_loop
 from rxflow.testing._stacks import find_frames
 
@@ -357,12 +356,16 @@ def release_at_end(thread: threading.Thread, wait_for_end: Callable[[], object],
         _joins[helper.ident or 0] = thread
 
 
-def find_workers() -> Workers | None:
-    """Return the Workers that count this thread; None if the thread must wait in real time."""
+def find_workers(*, is_timed: bool = False) -> Workers | None:
+    """Return the Workers that count this thread; None if the thread must wait in real time.
+
+    If the loop no longer waits for this thread, a timed wait must not take real time: :meth:`Wait.block` then raises
+    CancelledError. Other waits are real. Another thread ends them, for example when the thread cleans up.
+    """
     if _here.uses_real_waits:
         return None
     if _here.worker is not None:
-        return None if _here.worker.is_over else _here.worker.workers
+        return _here.worker.workers if is_timed or not _here.worker.is_over else None
     workers = getattr(_get_loop_of_anyio_worker(), "thread_count", None)
     return workers if isinstance(workers, Workers) else None
 
@@ -409,41 +412,39 @@ def _waits_for_anyio(task: asyncio.Task[object]) -> bool:
 _CALLBACK = "run_coroutine_threadsafe.<locals>.callback"
 
 
-def watch_callback(callback: Callable[..., object], new_pause: Callable[[], Pause | None]) -> None:
+def watch_callback(callback: Callable[..., object], workers: Workers) -> None:
     """If ``asyncio.run_coroutine_threadsafe`` schedules ``callback``, watch the future of that call.
 
-    A thread that waits for the future waits for the loop. ``new_pause`` is called when the wait begins. Until then, the
-    thread counts as working, because the thread may never wait.
+    A thread that waits for the future waits for the loop of ``workers``. Until the wait begins, the thread counts as
+    working, because the thread may never wait.
     """
     if isinstance(callback, FunctionType) and callback.__qualname__ == _CALLBACK and callback.__closure__ is not None:
         held: dict[str, Any] = dict(zip(callback.__code__.co_freevars, callback.__closure__, strict=True))
         future = held["future"].cell_contents
         future.__class__ = _CountedFuture
-        future.new_pause = new_pause
+        future.workers = workers
 
 
 class _CountedFuture(concurrent.futures.Future[Any]):
-    new_pause: Callable[[], Pause | None]
+    workers: Workers
 
     def result(self, timeout: float | None = None) -> Any:
-        with self._waiting():
-            return super().result(timeout)
+        return super().result(self._wait(timeout))
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        with self._waiting():
-            return super().exception(timeout)
+        return super().exception(self._wait(timeout))
 
-    @contextmanager
-    def _waiting(self) -> Generator[None]:
-        pause = None if self.done() else self.new_pause()
+    def _wait(self, timeout: float | None) -> float | None:
+        """If this thread works for the loop, wait in virtual time. Return how long the caller must still wait."""
+        pause = None if self.done() or (timeout is not None and timeout <= 0) else self.workers.pause()
         if pause is None:
-            yield
-            return
-        self.add_done_callback(lambda _: pause.ends())  # called on the loop's thread, before the loop continues
-        pause.begins()
-        _here.uses_real_waits = True  # because this wait is already counted, and must not be counted in Condition.wait
-        try:
-            yield
-        finally:
-            _here.uses_real_waits = False
-            pause.ends()
+            return timeout
+        wait = Wait(self.workers, pause, timeout)
+
+        def release(_: object) -> None:  # called on the loop's thread, before the loop continues
+            with suppress(RuntimeError):  # raised if the wait is already over, because its time was up
+                wait.release()
+
+        self.add_done_callback(release)
+        wait.block()
+        return 0

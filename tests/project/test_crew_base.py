@@ -6,6 +6,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -386,8 +387,30 @@ class TestWhatIsMade:
             each.join()
         assert [len(each.tasks) for each in crews] == [3, 3]
 
+    def test_threads_that_make_one_agent_at_once_get_the_same_one(self) -> None:
+        meeting = threading.Barrier(2, timeout=PATIENCE_S)
+
+        @CrewBase
+        class Meeting:
+            @agent
+            def writer(self) -> Agent:
+                meeting.wait()
+                return an_agent(Scripted())
+
+        made = Meeting()
+        with ThreadPoolExecutor(2) as pool:
+            one, other = [pool.submit(made.writer) for _ in range(2)]
+        assert one.result() is other.result() is made.writer()
+
 
 class TestConfiguration:
+    def test_a_path_may_be_a_path_object(self) -> None:
+        @CrewBase
+        class Cooking:
+            agents_config: Any = Path("config/agents.yaml")
+
+        assert list(Cooking().agents_config) == ["writer", "reviewer"]
+
     def test_the_class_has_the_paths_and_the_object_the_entries(self) -> None:
         assert Editing.agents_config == "config/agents.yaml"
         assert list(Editing().agents_config) == ["writer", "reviewer"]

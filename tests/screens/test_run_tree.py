@@ -2,6 +2,7 @@
 
 import io
 import unicodedata
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,15 +12,18 @@ from rich.console import Console
 
 from rxflow import Flow, operators as ops
 from rxflow._text import escape, shorten, show_line, show_lines
-from rxflow.flow import start
+from rxflow.flow import listen, start
+from rxflow.runs import Runs
 from rxflow.screens._drawing import Drawing, Transcript
 from rxflow.screens._lanes import MAX_LANE_CHARS, MAX_LANES, Kind, fit_encoding, show_call, show_error, show_seconds
-from rxflow.screens._run_tree import RunTree, State
+from rxflow.screens._run_tree import RunTree
+from rxflow.screens._spans import State
 from rxflow.tools import tool
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import (
     AgentStarted,
     Custom,
+    FlowFailed,
     FlowFinished,
     FlowStarted,
     InputReceived,
@@ -27,6 +31,7 @@ from rxflow.types.events import (
     LLMFinished,
     LLMRetrying,
     LLMStarted,
+    MethodFailed,
     MethodFinished,
     MethodStarted,
     Retracted,
@@ -127,6 +132,43 @@ def test_retracted_text_is_void_and_other_attempts_are_not() -> None:
     assert [(entry.text, entry.is_void) for entry in lane.entries] == [("wrong", True), ("right", False)]
     assert said == "5 characters taken back: ValueError: no figure"
     assert tree.retries == 1
+
+
+def spelled(piece: str, tool_id: str = "call_text_0", **labels: Any) -> StreamChunk:
+    """A piece of a tool call that a model writes."""
+    return call(**labels).tool_chunk(ToolCallChunk(tool_id=tool_id, tool_name="search", arguments=piece))
+
+
+def calls_of(tree: RunTree) -> list[tuple[str, bool]]:
+    """Each tool call in the only lane, and whether it is void."""
+    (lane,) = tree.lanes
+    return [(entry.text, entry.is_void) for entry in lane.entries if entry.kind is Kind.CALL]
+
+
+def search_started(number: int, tool_id: str = "call_text_0") -> ToolStarted:
+    origin = at(f"tool{number}", "a", agent_role="Writer")
+    return ToolStarted(origin=origin, tool_id=tool_id, tool_name="search", arguments={"q": number})
+
+
+def test_a_tool_call_after_a_retraction_is_not_void_although_its_id_repeats() -> None:
+    tree = begun()
+    tree.add(spelled('{"q": 0}'))
+    tree.add(Retracted(origin=at("t", "m"), attempts=(0,), error=OSError("cut off"), span_ids=("c",)))
+    tree.add(spelled('{"q"', attempt=1))
+    tree.add(spelled(": 1}", attempt=1))
+    assert calls_of(tree) == [('search {"q": 0}', True), ('search {"q": 1}', False)]
+    tree.add(search_started(1))
+    assert calls_of(tree) == [('search {"q": 0}', True), ("search(q=1)", False)]
+
+
+def test_a_tool_call_without_an_id_does_not_replace_another_one() -> None:
+    tree = begun()
+    tree.add(spelled('{"q": 0}', "", span="c"))
+    tree.add(spelled('{"q": 1}', "", span="d"))
+    assert calls_of(tree) == [('search {"q": 0}', False), ('search {"q": 1}', False)]
+    for number in (1, 2, 3):
+        tree.add(search_started(number, ""))
+    assert [shown for shown, _ in calls_of(tree)] == ["search(q=2)", "search(q=1)", "search(q=3)"]
 
 
 def test_a_tool_call_shows_its_arguments_progress_and_result_even_if_ids_repeat() -> None:
@@ -243,6 +285,69 @@ def test_a_run_that_was_paused_and_resumed_is_shown_as_that() -> None:
     assert (tree.state, tree.tools) == (State.DONE, 1)
 
 
+class Asks(Flow[dict[str, Any]]):
+    """Its run pauses in the second and in the third of four methods."""
+
+    @start()
+    def first(self) -> None: ...
+
+    @listen(first)
+    def second(self) -> Any:
+        return self.ask("Second?")
+
+    @listen(second)
+    def third(self) -> Any:
+        return self.ask("Third?")
+
+    @listen(third)
+    def fourth(self) -> None: ...
+
+
+def test_the_methods_of_a_run_that_was_paused_and_resumed_are_counted_together() -> None:
+    tree = RunTree(("first", "second", "third", "fourth"))
+    progress: list[tuple[int, int] | None] = []
+    with Runs() as runs:
+        run, last = runs.start(Asks()), -1
+        for _ in range(3):
+            for event in run.events(after=last).pipe(ops.to_output()):
+                tree.add(event)
+            progress.append(tree.progress)
+            last = run.look_up().last
+            if run.status == "paused":
+                run.resume({each.request_id: "yes" for each in run.pending()}, Asks())
+    tree.complete()
+    assert progress == [(1, 4), (2, 4), (4, 4)]
+    assert [root.state for root in tree.roots] == [State.PAUSED, State.PAUSED, State.DONE]
+    assert [[span.label for span in root.children] for root in tree.roots] == [
+        ["first", "second"],
+        ["first", "second", "third"],
+        ["first", "second", "third", "fourth"],
+    ]
+    assert not [span for root in tree.roots for span in root.walk() if span.note == "not reached"]
+
+
+def test_the_methods_of_another_attempt_are_counted_anew() -> None:
+    tree = RunTree(("write", "print"))
+    for attempt in range(2):
+        tree.add(FlowStarted(origin=at(f"f{attempt}"), inputs={}))
+        tree.add(MethodStarted(origin=at(f"m{attempt}", f"f{attempt}", flow_method="write")))
+        if attempt == 0:
+            error = OSError("no wind")
+            tree.add(MethodFailed(origin=at("m0", "f0", flow_method="write"), error=error))
+            tree.add(FlowFailed(origin=at("f0"), error=error))
+    assert tree.progress == (0, 2)
+    assert [[span.label for span in root.children] for root in tree.roots] == [["write"], ["write", "print"]]
+
+
+def test_the_time_of_bare_chunks_is_from_the_first_to_the_last() -> None:
+    tree = RunTree()
+    for when in (100.0, 160.0):
+        tree.add(StreamChunk(content="x", agent_role="Cook", llm_call_id="c", span_id="c", at=when))
+    tree.complete()
+    assert tree.seconds == 60.0
+    assert tree.describe_outcome().startswith("done after 1 min 00 s")
+
+
 def test_bare_chunks_have_lanes_too() -> None:
     tree = RunTree()
     for role in ("Cook", "Poet", "Cook"):
@@ -321,6 +426,28 @@ def test_a_transcript_loses_no_word(texts: list[str]) -> None:
     lines += list(transcript.finish())[:-1]
     said = "".join(line.removeprefix("Writer: ") for line in lines)
     assert "".join(said.split()) == "".join(show_lines("".join(texts)).split())
+
+
+LOOP: list[object] = [1]
+LOOP.append(LOOP)
+CIRCLE: dict[str, object] = {}
+CIRCLE["self"] = CIRCLE
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (deque([1, 2]), "[1, 2]"),
+        (range(9), "[0, 1, 2, 3, 4]"),
+        (LOOP, "[1, [1, [1, [1, […]]]]]"),
+        (CIRCLE, "{'self': {'self': {'self': {'self': {…}}}}}"),
+        ([[[[1]]]], "[[[[1]]]]"),
+    ],
+)
+def test_any_value_is_shown(value: object, shown: str) -> None:
+    tree = begun()
+    tree.add(Custom(origin=at("m", "f", flow_method="write"), name="x", value=value))
+    assert [span.note for span in tree.roots[0].walk() if span.note] == [f"x: {shown}"]
 
 
 @pytest.mark.parametrize(

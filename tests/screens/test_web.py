@@ -26,7 +26,7 @@ from tests.adapters.flows import HALF_A_PAIR, Unencodable
 from tests.adapters.serving import serve
 from tests.gate import PATIENCE_S
 from tests.loopback import Loopback, Reply
-from tests.screens.web_flows import Asking, Broken, Misbuilt, Topic, Trip, speaking
+from tests.screens.web_flows import Asking, Broken, Misbuilt, Scoring, Topic, Trip, speaking
 
 TOKEN = "a-token-of-sixteen-or-more"
 
@@ -76,6 +76,17 @@ class TestRuns:
             about = client.get(f"/api/runs/{run_id}").json()
             assert about == {"id": run_id, "flow": "Trip", "status": "completed", "result": "2 report on ebb"}
             assert client.get("/api/runs").json() == {"runs": [{"id": run_id, "flow": "Trip", "status": "completed"}]}
+
+    def test_a_run_has_the_name_under_which_it_was_started(self) -> None:
+        with serving({"one": Trip, "two": Trip}) as client:
+            for name in ("one", "two"):
+                run_id = client.post("/api/runs", json={"flow": name}).json()["id"]
+                assert wait_for(client, run_id)["flow"] == name
+            assert [run["flow"] for run in client.get("/api/runs").json()["runs"]] == ["two", "one"]
+
+    def test_a_result_with_a_field_raw_is_shown_as_a_whole(self) -> None:
+        with serving(Scoring) as client:
+            assert wait_for(client, start(client))["result"] == {"raw": "a text", "score": 3}
 
     def test_a_reader_goes_on_behind_the_last_event_that_it_saw(self) -> None:
         with serving(Trip) as client:

@@ -1,5 +1,6 @@
 """``rxflow serve`` as a person types it: in a process of its own, with real sockets and signals."""
 
+import logging
 import re
 import signal
 import socket
@@ -11,11 +12,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+import uvicorn
 
+from rxflow.screens import web
 from tests.command import run_here
 from tests.gate import PATIENCE_S, poll
 from tests.loopback import Loopback, Reply
 from tests.screens.pseudo_terminal import inherited, run_piped
+from tests.screens.web_flows import Trip
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -156,6 +160,24 @@ def test_a_server_for_other_machines_makes_a_token(folder: Path) -> None:
             assert client.get("/api/runs").status_code == 401
             assert client.get("/", params={"token": server.token}).status_code == 200
             assert start(client)
+
+
+def test_a_token_that_nobody_was_given_is_logged_with_the_address(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def end_at_once(self: uvicorn.Server, sockets: list[socket.socket]) -> None:
+        pass
+
+    monkeypatch.setattr(uvicorn.Server, "run", end_at_once)
+    with caplog.at_level(logging.WARNING, logger="rxflow"):
+        web.serve(Trip, host="0.0.0.0", port=0)
+        (line,) = caplog.messages
+        assert re.search(r"http://0\.0\.0\.0:\d+/\?token=\S{20,}", line)
+        caplog.clear()
+        web.serve(Trip, host="0.0.0.0", port=0, token="a-token-of-sixteen-or-more")
+        web.serve(Trip, host="0.0.0.0", port=0, on_ready=print)
+        web.serve(Trip, port=0)
+        assert caplog.messages == []
 
 
 def test_a_token_comes_from_the_environment(folder: Path) -> None:

@@ -88,3 +88,16 @@ def speaking(llm: LLM) -> type[Flow[dict[str, Any]]]:
             return str(solo(llm).kickoff())
 
     return Speaking
+
+
+class Scored(BaseModel):
+    raw: str
+    score: int
+
+
+class Scoring(Flow[dict[str, Any]]):
+    """Its result has a field with the name of a crew's."""
+
+    @start()
+    def judge(self) -> Scored:
+        return Scored(raw="a text", score=3)

@@ -1,16 +1,20 @@
 """Marbles: what streams are given and make of it, on one virtual clock, and how a mismatch shows."""
 
 import asyncio
+import importlib
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 import reactivex as rx
 from reactivex import operators as ops
+from reactivex.abc import DisposableBase
 
+import rxflow
 from rxflow._streaming.bridge import from_async
 from rxflow.flow import Flow, listen, start
 from rxflow.testing._diagrams import MarbleError
@@ -210,6 +214,22 @@ def test_an_error_shows_where_users_code_raised_it(played: Marbles) -> None:
     assert legend.endswith('in fail: raise KeyError("k" * 500)')
 
 
+def test_the_line_of_an_error_is_the_users_wherever_the_file_lies(played: Marbles) -> None:
+    beside = f"{Path(rxflow.__file__).parent}_app/flow.py"  # begins with the path of the library's folder
+    names: dict[str, Any] = {}
+    exec(compile("def fail(item):\n    raise ValueError(item)\n", beside, "exec"), names)
+    said = message_of(played, played.cold("a|").pipe(ops.map(names["fail"])), "a|")
+    assert "rxflow_app/flow.py:2, in fail" in said
+
+
+def test_the_line_of_a_failed_import_is_the_users(played: Marbles) -> None:
+    def load(item: str) -> object:
+        return importlib.import_module(f"no_such_module_{item}")
+
+    said = message_of(played, played.cold("a|").pipe(ops.map(load)), "a|")
+    assert "in load: return importlib.import_module" in said
+
+
 def test_what_is_not_to_scale_is_explained(played: Marbles) -> None:
     assert "[" not in message_of(played, played.cold("a-b|"), "a|")
     source = rx.merge(played.cold("(ab)"), played.cold("-c|"))
@@ -246,6 +266,31 @@ def test_wrong_subscriptions_are_shown(played: Marbles) -> None:
     )
     with pytest.raises(AssertionError, match="expected  no subscription"):
         played.expect_subscriptions(source).to_be()
+
+
+def test_a_subscription_that_is_disposed_in_a_later_play_is_not_noted_there(played: Marbles) -> None:
+    source = played.cold("a----|")
+    held: list[DisposableBase] = []
+
+    async def main() -> None:
+        held.extend(source.subscribe() for _ in range(2))
+
+    def dispose(item: object) -> None:
+        for each in held:
+            each.dispose()
+
+    played.clock.run(main)
+    played.expect(source.pipe(ops.do_action(dispose))).to_be("a----|")
+    played.expect_subscriptions(source).to_be("^----!")
+
+
+def test_a_play_is_not_cut_before_the_end_of_an_expected_subscription() -> None:
+    played = Marbles(patience=10)
+    source = played.cold("-")
+    expected = played.expect(source.pipe(ops.take_until(rx.timer(1.0))))
+    played.expect(rx.interval(0.001))
+    played.expect_subscriptions(source).to_be("^ 999ms !")
+    expected.to_be("1s |")
 
 
 def test_a_source_that_nobody_subscribed_to_has_no_subscriptions(played: Marbles) -> None:

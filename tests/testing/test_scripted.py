@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import pytest
+from reactivex import operators as ops
 
 from rxflow import LLM
 from rxflow.flow import Flow, start
@@ -323,6 +324,16 @@ class TestWhereAnLLMIs:
         timed(llm)
         (call,) = llm.calls
         assert (call.cancelled_at, call.ended_at, call.error) == (None, 0.002, error)
+
+    @pytest.mark.parametrize("script", ["(ab|)", ["a", "b"], "(ab#)"])
+    def test_a_call_that_is_cancelled_in_its_last_moment_has_not_ended(self, script: Any) -> None:
+        async def main() -> ScriptedLLM:
+            llm = ScriptedLLM(script)
+            assert len(await llm.observe("Speak").pipe(ops.take(1), ops.to_list())) == 1
+            return llm
+
+        (call,) = VirtualClock().run(main).calls
+        assert (call.cancelled_at, call.ended_at, call.error) == (0, None, None)
 
     def test_has_the_parameters_of_an_llm(self) -> None:
         llm = ScriptedLLM("a|", temperature=0.5, model="mine")

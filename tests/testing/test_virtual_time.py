@@ -5,7 +5,7 @@ import math
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -300,6 +300,73 @@ def test_a_thread_that_nobody_waits_for_any_more_is_woken_from_its_sleep() -> No
 
     assert VirtualClock().run(main) == 10.0
     assert ended == ["the run no longer waits for this thread, so the thread's wait was ended"]
+
+
+@pytest.mark.parametrize("wait", [lambda: time.sleep(1), lambda: threading.Event().wait(1)], ids=["sleep", "wait"])
+def test_a_thread_whose_call_was_cancelled_while_it_worked_does_not_wait_any_more(wait: Callable[[], object]) -> None:
+    lock = threading.Lock()
+    lock.acquire()
+    gone = threading.Event()
+    errors: list[type[BaseException]] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def work() -> None:
+            loop.call_soon_threadsafe(calling.cancel)
+            lock.acquire()  # the clock cannot see this, so the thread counts as working
+            try:
+                wait()
+            except asyncio.CancelledError as error:
+                errors.append(type(error))
+            finally:
+                gone.set()
+
+        calling = asyncio.ensure_future(asyncio.to_thread(work))
+        await asyncio.wait([calling])
+        lock.release()
+        assert await asyncio.to_thread(gone.wait)
+
+    VirtualClock().run(main)
+    assert errors == [asyncio.CancelledError]
+
+
+@pytest.mark.parametrize("seconds", [3600, None])
+def test_a_thread_waits_no_longer_for_a_coroutine_than_it_said(seconds: float | None) -> None:
+    async def main() -> tuple[str, float]:
+        loop = asyncio.get_running_loop()
+        held: list[Future[None]] = []
+
+        async def wait() -> None:
+            await (asyncio.Event().wait() if seconds is None else asyncio.sleep(seconds))
+
+        def work() -> tuple[str, float]:
+            held.append(asyncio.run_coroutine_threadsafe(wait(), loop))
+            try:
+                held[0].result(timeout=5)
+            except TimeoutError:
+                return "too late", loop.time()
+            return "in time", loop.time()
+
+        try:
+            return await asyncio.to_thread(work)
+        finally:
+            held[0].cancel()
+
+    assert VirtualClock().run(main) == ("too late", 5.0)
+
+
+def test_the_executor_that_the_program_sets_is_used_and_ended() -> None:
+    mine = ThreadPoolExecutor(1, thread_name_prefix="mine")
+
+    async def main() -> tuple[str, float]:
+        asyncio.get_running_loop().set_default_executor(mine)
+        await asyncio.gather(*(asyncio.to_thread(time.sleep, 10) for _ in range(2)))
+        return await asyncio.to_thread(lambda: threading.current_thread().name), now()
+
+    assert VirtualClock().run(main) == ("mine_0", 20.0)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        mine.submit(print)
 
 
 def test_the_end_of_the_loop_waits_for_its_executor_in_virtual_time() -> None:

@@ -170,7 +170,8 @@ class OpenAIResponsesWire(Wire):
         self._identify(response)
         if not any(item.has_deltas or item.is_done for item in self._items.values()):
             for index, content in enumerate(response.get("output") or ()):
-                self._end_item(self._item({"output_index": index}), content, batch)
+                item = self._items.get(content.get("id")) or self._item({"output_index": index})
+                self._end_item(item, content, batch)
         self.replace_halves(batch)
         self.usage = read_usage(response.get("usage"))
         if is_incomplete or response.get("status") == "incomplete":

@@ -158,7 +158,8 @@ class Wire(ABC):
                 raise MalformedEvent(f"an event of the stream has an unknown shape ({cause})", str(event)) from cause
             if self.is_done:
                 return
-            if self._templates_left and self._joiner is None and isinstance(text := self.find_text(event), str):
+            text = self.find_text(event) if self._templates_left and self._joiner is None else None
+            if isinstance(text, str) and b'"%s"' % text.encode() in data:  # an escaped text changes no template
                 self._templates_left -= 1
                 self._template = TextTemplate.learn(data, text, self.find_text)
 
@@ -222,9 +223,7 @@ class TextTemplate:
         cls, data: bytes | bytearray, text: str, find_text: Callable[[dict[str, Any]], str | None]
     ) -> TextTemplate | None:
         """Return a template made from the event ``data``; None if the text's position is not certain."""
-        prefix, found, suffix = bytes(data).partition(b'"%s"' % text.encode())
-        if not found:
-            return None
+        prefix, _, suffix = bytes(data).partition(b'"%s"' % text.encode())
         template = cls(prefix + b'"', b'"' + suffix)
         probe = f"not {text}"
         try:

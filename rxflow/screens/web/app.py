@@ -39,7 +39,7 @@ from rxflow.flow._state import require_known
 from rxflow.runs import LIVE, Head, Run, Runs, StoreError, WhenUnread
 from rxflow.runs.options import read_grace
 from rxflow.screens.web.guard import Guard, check_token
-from rxflow.types import Event
+from rxflow.types import CrewOutput, Event, TaskOutput
 
 with extra("web"):
     from starlette.applications import Starlette
@@ -155,7 +155,7 @@ class _Api:
         self._when_unread: WhenUnread = when_unread
         self._readers = 0
         self._starting = anyio.Lock()
-        self._started: dict[str, str] = {}  # maps run ids to names of flows, for flows without an import path
+        self._started: dict[str, str] = {}  # maps the ids of runs to the names under which they were started
 
     async def list_flows(self, request: Request) -> Response:
         flows = {name: {"inputs": _inputs_of(name, flow)} for name, flow in self._flows.items()}
@@ -189,8 +189,7 @@ class _Api:
                 raise
             except Exception as error:
                 raise _not_made(name, error) from error
-        if not isinstance(target, str):
-            self._started[run.id] = name
+        self._started[run.id] = name
         return _send_json({"id": run.id}, 201)
 
     def _begin(self, target: Flow[Any] | str, state: object, inputs: Mapping[str, Any]) -> Run:
@@ -259,7 +258,8 @@ class _Api:
     def _name_of(self, head: Head) -> str:
         """Return the name of a run's flow on this server.
 
-        If this server does not have the flow, return the flow's import path, or "flow" if the run has no import path.
+        If another server started the run, this is a name of the flow with the run's import path. If this server does
+        not have that flow, return the import path, or "flow" if the run has none.
         """
         target = head.spec.target or ANONYMOUS
         named = {_name_target(flow): name for name, flow in self._flows.items()}
@@ -403,11 +403,11 @@ def _describe_end(run: Run, head: Head) -> dict[str, Any]:
 
 
 def _show(result: Any) -> Any:
-    """Return the text if the result is the output of a crew, because the events have the rest.
+    """Return the text if the result is the output of a crew, a task or an agent, because the events have the rest.
 
     Return any other result unchanged.
     """
-    return getattr(result, "raw", result)
+    return result.raw if isinstance(result, CrewOutput | TaskOutput) else result
 
 
 def _explain(error: Exception) -> str:

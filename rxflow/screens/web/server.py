@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import socket
 from collections.abc import Callable, Mapping
@@ -16,6 +17,8 @@ from rxflow.screens.web.guard import LOOPBACK
 
 with extra("web"):
     import uvicorn
+
+logger = logging.getLogger("rxflow")
 
 SHUTDOWN_S = 3
 """How many seconds the server waits for open requests when it stops.
@@ -46,7 +49,8 @@ def serve(
         port: the port; 0 chooses a free one.
         token: see :func:`create_app`. If other machines can reach the server and there is no token, one is generated.
         on_ready: called as soon as the server listens. The argument is the page's address. If there is a token, the
-            address contains the token.
+            address contains the token. Without ``on_ready``, an address with a generated token is logged as a warning,
+            because nobody else knows the token.
 
     Raises:
         TypeError: ``flows`` are not flow classes, or ``when_unread`` has a wrong type.
@@ -56,6 +60,7 @@ def serve(
     """
     if host not in LOOPBACK and token is None:
         token = secrets.token_urlsafe()
+        on_ready = on_ready or _log_address
     app = create_app(
         flows, runs=runs, token=token, allowed_origins=allowed_origins, limits=limits, when_unread=when_unread
     )
@@ -71,6 +76,10 @@ def serve(
         server.run(sockets=[listening])
     finally:
         listening.close()
+
+
+def _log_address(address: str) -> None:
+    logger.warning("the server has generated a token; open %s", address)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -216,6 +216,24 @@ def without_repeated_parts(deltas: list[Any]) -> list[Any]:
     return [delta for delta in deltas if isinstance(delta, str | ReasoningDelta | RefusalDelta)]
 
 
+class CountingWire(OpenAIChatWire):
+    """Counts the events that are parsed."""
+
+    parsed = 0
+
+    def read(self, event: dict[str, Any], batch: list[Any]) -> None:
+        self.parsed += 1
+        super().read(event, batch)
+
+
+@pytest.mark.parametrize("escaped", ["\n", 'a "quote"', "\t"])
+def test_escaped_texts_do_not_end_the_fast_path(escaped: str) -> None:
+    texts = [*[escaped] * 10, *[*["word"] * 9, escaped] * 10]
+    wire = CountingWire()
+    read(wire, events(*(chunk(content=each) for each in texts)))
+    assert wire.parsed == texts.count(escaped) + 1  # and the one from which the others are known
+
+
 @pytest.mark.parametrize("broken", [b'a"b', b"a\x01b", b"\xff", b'a"},"x":{"y":"b', b"a\\"])
 def test_an_event_that_looks_like_the_last_one_and_is_not_json_is_malformed(broken: bytes) -> None:
     good = b'data: {"choices":[{"index":0,"delta":{"content":"hello"}}]}\n\n'

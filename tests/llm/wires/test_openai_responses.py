@@ -218,6 +218,16 @@ def test_text_that_only_the_whole_response_has_is_shown() -> None:
     assert answer(text(0, "Hello")[1], completed(output=output)).text == "Hello"
 
 
+def test_a_call_without_position_that_only_the_whole_response_ends_is_shown_once() -> None:
+    other = CALL | {"id": "fc_2", "call_id": "call_2", "name": "wait"}
+    added: list[dict[str, Any]] = [{"type": "response.output_item.added", "item": each} for each in (other, CALL)]
+    output = [CALL | {"arguments": '{"a": 1}'}, other | {"arguments": '{"b": 2}'}]
+    assert answer(*added, completed(output=output)).calls == [
+        ("call_2", "wait", '{"b": 2}'),
+        ("call_1", "look", '{"a": 1}'),
+    ]
+
+
 def test_an_incomplete_answer_need_not_say_its_status() -> None:
     said = completed("incomplete", incomplete_details={"reason": "max_output_tokens"})
     del said["response"]["status"]
