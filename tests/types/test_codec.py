@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, make_dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
@@ -133,6 +134,22 @@ class Words(dict[str, int]):
 class Access(Flag):
     READ = 1
     WRITE = 2
+
+
+class Shade(Enum):
+    DARK = (0, 0, 0)
+    HALF = 0.5
+    CLEAR = None
+    WHITE = "white"
+    STRANGE = object()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Painted(Happened):
+    shade: Shade
+    layers: typing.List  # type: ignore[type-arg]  # noqa: UP006
+    bare: list  # type: ignore[type-arg]
+    right: Access = Access.READ
 
 
 class Unplaced(tzinfo):
@@ -531,6 +548,12 @@ class TestOwnEvents:
         Own.__annotations__["value"] = declared
         kind: Any = dataclass(frozen=True, kw_only=True)(Own)
         assert b'{"$tuple":[1,2]}' in encode(kind(origin=Origin(), value=(1, 2)))
+
+    @pytest.mark.parametrize("shade", Shade)
+    @pytest.mark.parametrize("right", [Access(0), Access.READ, Access.READ | Access.WRITE])
+    def test_its_enums_may_have_any_values(self, shade: Shade, right: Access) -> None:
+        event: Any = Painted(origin=Origin(), shade=shade, layers=[1, (2,)], bare=[Shade.DARK], right=right)
+        assert decode(encode(event)) == event
 
     def test_where_its_class_is_not_loaded_it_has_a_stand_in(self) -> None:
         line = encode(cast("Any", Measured(origin=Origin(span_id="r/1"), seq=3, metres=2.0))).replace(
