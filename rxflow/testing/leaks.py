@@ -20,12 +20,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType, ModuleType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, cast
 
 from rxflow import _hooks
 
 __all__ = ["assert_nothing_is_left"]
 
+T = TypeVar("T")
 After: TypeAlias = Literal["test", "fixtures"]
 """When to check: after the test function, or after the teardown of its fixtures."""
 
@@ -84,7 +85,7 @@ LASTING_THREADS = frozenset({"rxflow I/O", "rxflow import"})
 """The names of threads that serve the whole process, and therefore outlive a test."""
 
 _PACKAGE = Path(__file__).parents[1]
-_OURS = ("rxflow.", "reactivex.", "rxflow", "reactivex")
+_OURS = ("rxflow", "reactivex")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,8 @@ def watching_runs() -> Generator[Runs]:
 def assert_nothing_is_left(runs: Runs | None = None) -> None:
     """Raise AssertionError if a run, a thread or a task of rxflow is still active after a short time.
 
-    A run on one of the program's own loops is found only if ``runs`` contains the run.
+    A run on one of the program's own loops is found only if ``runs`` contains the run. A run on the loop of the caller
+    gets no time to end.
     """
     complaint = complaint_about(runs)
     if complaint is not None:
@@ -169,9 +171,18 @@ def _goes_on(begun: Begun) -> bool:
     if handle is None or handle.run is None or handle.home is None or handle.is_disposed or handle.home.is_closed():
         return False
     tasks = {task for task in list(handle.run.tasks) if not task.done()}
-    if tasks and handle.home.is_running():
-        tasks = _wait_on(handle.home, _pending(tasks))
+    # While this function is called on the run's own loop, no task of the loop can end.
+    if tasks and handle.home.is_running() and not _runs_here(handle.home):
+        pending = _wait_for(asyncio.run_coroutine_threadsafe(_pending(tasks), handle.home))
+        return pending is None or bool(pending)
     return bool(tasks)
+
+
+def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:  # no loop runs in this thread
+        return False
 
 
 def _threads_left(runs: list[Begun], before: frozenset[threading.Thread]) -> list[str]:
@@ -233,16 +244,15 @@ def _tasks_left() -> list[str]:
     io_loop: ModuleType | None = sys.modules.get("rxflow.llm._io")
     if io_loop is None or all(thread.name != "rxflow I/O" for thread in threading.enumerate()):
         return []
-    submit: Callable[[Coroutine[Any, Any, None]], Future[None]] = io_loop.submit
-    left: list[str] = []
+    submit: Callable[[Coroutine[Any, Any, list[str]]], Future[list[str]]] = io_loop.submit
 
-    async def look() -> None:
+    async def look() -> list[str]:
         # This runs on the I/O loop. So callbacks that were scheduled earlier, such as cancellations, run first.
         tasks = await _pending({task for task in asyncio.all_tasks() if _is_ours(task)})
-        left.extend(f"a task on the I/O loop: {task}" for task in tasks)
+        return [f"a task on the I/O loop: {task}" for task in tasks]
 
-    submit(look()).result(2 * GRACE_S)
-    return left
+    left = _wait_for(submit(look()))
+    return ["the I/O loop, which is blocked"] if left is None else left
 
 
 def _is_ours(task: asyncio.Task[Any]) -> bool:
@@ -258,15 +268,18 @@ async def _pending(tasks: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
     return (await asyncio.wait(tasks, timeout=GRACE_S))[1] if tasks else set()
 
 
-def _wait_on(
-    loop: asyncio.AbstractEventLoop, look: Coroutine[Any, Any, set[asyncio.Task[Any]]]
-) -> set[asyncio.Task[Any]]:
-    return asyncio.run_coroutine_threadsafe(look, loop).result(2 * GRACE_S)
+def _wait_for(look: Future[T]) -> T | None:
+    """Return what ``look`` finds on a loop. Return None if the loop is blocked."""
+    try:
+        return look.result(2 * GRACE_S)
+    except TimeoutError:
+        look.cancel()
+        return None
 
 
 def _outside(frame: FrameType) -> FrameType:
     """Return the innermost frame outside rxflow and RxPY. If there is none, return ``frame`` itself."""
     found: FrameType | None = frame
-    while found is not None and str(found.f_globals.get("__name__")).startswith(_OURS):
+    while found is not None and str(found.f_globals.get("__name__")).partition(".")[0] in _OURS:
         found = found.f_back
     return found or frame

@@ -31,8 +31,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from enum import Enum
+from enum import Enum, Flag
 from pathlib import Path, PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
+from types import ModuleType
 from typing import Any, TypeAlias, cast
 from uuid import UUID
 
@@ -119,12 +120,13 @@ def to_json_value(value: Any, _parents: tuple[int, ...] = ()) -> Json:
         return value if value.bit_length() <= MAX_INT_BITS else {"$int": hex(value)}
     if kind is float:
         return value if math.isfinite(value) else {"$float": str(value)}
-    if kind in _TEXT_FORMS:
-        tag, write, _ = _TEXT_FORMS[kind]
-        return {tag: write(value)}
-    if len(_parents) >= MAX_DEPTH or id(value) in _parents:
+    form = _TEXT_FORMS.get(kind)
+    if form is None and (len(_parents) >= MAX_DEPTH or id(value) in _parents):
         return _describe_object(value)
     try:
+        if form is not None:
+            tag, write, _ = form
+            return {tag: write(value)}
         return _nested_to_json(value, (*_parents, id(value)))
     except Exception:  # noqa: BLE001 - raised by a user's object
         return _describe_object(value)
@@ -159,7 +161,7 @@ def describe_error(error: BaseException) -> dict[str, Json]:
         return {"type": error.type, "message": error.message}
     described: dict[str, Json] = {"type": _dotted_name(type(error)), "message": describe(error)}
     args = _get_arguments(error)
-    if all(each is None or type(each) in (str, bool, int) or _is_finite(each) for each in args):
+    if all(map(_is_plain, args)):
         described["args"] = list(args)
     return described
 
@@ -204,22 +206,30 @@ def find_class(name: str) -> type[Any] | None:
     module, _, path = name.partition(":")
     found: Any = sys.modules.get(module)
     for part in path.split("."):
-        found = getattr(found, part, None)
+        found = _look_up(found, part)
     return found if isinstance(found, type) else None
+
+
+def _look_up(namespace: object, name: str) -> Any:
+    # getattr() could call the __getattr__ of a module, which may import other modules.
+    return vars(namespace).get(name) if isinstance(namespace, ModuleType | type) else None
 
 
 def fill_dataclass(kind: type[Any], values: Mapping[str, Any]) -> Any:
     """Create an object of the dataclass ``kind`` without calling the constructor, as pickle does.
 
     Raises:
-        ValueError: a field is missing or unknown.
+        ValueError: a field is missing or unknown, or ``kind`` is a subclass of a class such as dict.
     """
     names = {each.name for each in fields(kind)}
     if names != set(values):
         raise ValueError(
             f"{kind.__qualname__} has the fields {sorted(names)}; got {sorted(values)}; other code wrote the data"
         )
-    made = object.__new__(kind)
+    try:
+        made = object.__new__(kind)
+    except TypeError as error:  # object.__new__() cannot create a dict, for example
+        raise ValueError(str(error)) from error
     for name, value in values.items():
         object.__setattr__(made, name, value)
     return made
@@ -231,17 +241,26 @@ def construct_model(kind: type[BaseModel], values: Mapping[str, Any]) -> BaseMod
     The values already contain the changes that validators made. The object's ``model_post_init`` and the default
     factories of missing fields are called. Return None if one of them raises an error.
     """
+    accepted = {name: value for name, value in values.items() if name not in _PARAMETERS}
     try:
-        return kind.model_construct(None, **values)
+        made = kind.model_construct(None, **accepted)
     except Exception:  # noqa: BLE001 - raised by a user's class
         return None
+    for name in values.keys() - accepted.keys():
+        target = vars(made) if name in kind.model_fields else made.model_extra
+        if target is not None:
+            target[name] = values[name]
+            made.model_fields_set.add(name)
+    return made
 
 
 def _nested_to_json(value: Any, parents: tuple[int, ...]) -> Json:
     if type(value) in (dict, list, tuple):  # checked first, because the check for BaseModel takes 10 µs
         return _container_to_json(value, parents)
     if isinstance(value, Enum):
-        return {"$enum": name_class(type(value)), "name": value.name}
+        # Flags without a member, such as Flag(0), have no name.
+        name = cast("str | None", value.name)
+        return {"$enum": name_class(type(value)), "name": str(value.value) if name is None else name}
     if isinstance(value, BaseException):
         described = describe_error(value)
         return {"$error": described.pop("type"), **described}
@@ -249,13 +268,13 @@ def _nested_to_json(value: Any, parents: tuple[int, ...]) -> Json:
         return {"$object": value.type, "text": value.text}
     if isinstance(value, RecordedModel):
         names, tag = value.model_extra or {}, value._tag  # pyright: ignore[reportPrivateUsage]
-        return {tag: value.recorded_type, **_items_to_json(names, parents)}
+        return _tag_items(tag, value.recorded_type, names, parents)
     if isinstance(value, BaseModel):
         values = {name: getattr(value, name) for name in type(value).model_fields} | (value.model_extra or {})
-        return {"$model": name_class(type(value)), **_items_to_json(values, parents)}
+        return _tag_items("$model", name_class(type(value)), values, parents)
     if is_dataclass(value) and not isinstance(value, type):
         values = {each.name: getattr(value, each.name) for each in fields(value)}
-        return {"$dataclass": name_class(type(value)), **_items_to_json(values, parents)}
+        return _tag_items("$dataclass", name_class(type(value)), values, parents)
     if isinstance(value, dict | list | tuple | set | frozenset):
         return _container_to_json(value, parents)
     for base in (str, int, float):  # an object of a subclass is written as its plain value
@@ -299,6 +318,17 @@ def _items_to_json(values: Mapping[str, Any], parents: tuple[int, ...]) -> dict[
     return {name: to_json_value(each, parents) for name, each in values.items()}
 
 
+def _tag_items(tag: str, kind: str, values: Mapping[str, Any], parents: tuple[int, ...]) -> Json:
+    """Return the fields of an object as JSON. A name that equals the tag is written with another ``$`` before it."""
+    names = {f"${name}" if _is_like(tag, name) else name: value for name, value in values.items()}
+    return {tag: kind, **_items_to_json(names, parents)}
+
+
+def _is_like(tag: str, name: str) -> bool:
+    """Return whether ``name`` is ``tag``, or ``tag`` with more dollar signs before it."""
+    return name.endswith(tag) and name.lstrip("$") == tag.lstrip("$")
+
+
 def _describe_object(value: object) -> Json:
     return {"$object": _dotted_name(type(value)), "text": describe(value)}
 
@@ -307,8 +337,11 @@ def _dotted_name(kind: type[Any]) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _is_finite(value: object) -> bool:
-    return type(value) is float and math.isfinite(value)
+def _is_plain(value: object) -> bool:
+    """Return whether JSON can represent ``value`` without a tag, and ``value`` holds no other values."""
+    if type(value) is int:
+        return value.bit_length() <= MAX_INT_BITS
+    return value is None or type(value) in (str, bool) or (type(value) is float and math.isfinite(value))
 
 
 def _get_arguments(error: BaseException) -> tuple[object, ...]:
@@ -322,13 +355,15 @@ def _get_arguments(error: BaseException) -> tuple[object, ...]:
 def _find_error_class(name: str) -> type[Exception] | None:
     module, _, attribute = name.rpartition(".")
     namespace = builtins if not module else sys.modules.get(module) if module.startswith("rxflow.") else None
-    kind = getattr(namespace, attribute, None)
+    kind = _look_up(namespace, attribute)
     return kind if isinstance(kind, type) and issubclass(kind, Exception) else None
 
 
 def _restore_model(values: dict[str, Json]) -> Any:
     tag, name = next(iter(values.items()))
-    restored = {key: from_json_value(each) for key, each in values.items() if key != tag}
+    restored = {
+        key[1:] if _is_like(tag, key) else key: from_json_value(each) for key, each in values.items() if key != tag
+    }
     kind = find_class(name)
     if kind is not None and tag == "$model" and issubclass(kind, BaseModel):
         made = construct_model(kind, restored)
@@ -339,15 +374,23 @@ def _restore_model(values: dict[str, Json]) -> Any:
             return fill_dataclass(kind, restored)
         except ValueError:  # the class has other fields now
             pass
-    stand_in = RecordedModel.model_construct(None, **restored)
+    stand_in = cast("RecordedModel", construct_model(RecordedModel, restored))
     stand_in._type, stand_in._tag = name, tag  # pyright: ignore[reportPrivateUsage]
     return stand_in
 
 
 def _restore_enum(values: dict[str, Json]) -> Any:
-    kind, name = find_class(values["$enum"]), values["name"]
+    kind, name = find_class(values["$enum"]), values["name"] or "0"  # old lines have null for Flag(0)
     if kind is not None and issubclass(kind, Enum) and name in kind.__members__:
         return kind[name]
+    if kind is not None and issubclass(kind, Flag):
+        members, bits = kind.__members__, 0
+        try:
+            for part in name.split("|"):
+                bits |= members[part].value if part in members else int(part)
+            return kind(bits)
+        except ValueError:  # the class has other members now
+            pass
     return RecordedObject(values["$enum"].replace(":", "."), name)
 
 
@@ -360,6 +403,8 @@ def _shorten(value: object) -> str:
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
+_PARAMETERS = ("cls", "_fields_set")
+"""The parameters of ``model_construct``. It accepts no field of these names."""
 _MICROSECOND = timedelta(microseconds=1)
 # A path of another operating system is restored as a pure path, which cannot access files.
 _PosixPath: type[PurePosixPath] = PosixPath if isinstance(Path(), PosixPath) else PurePosixPath

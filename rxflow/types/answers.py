@@ -26,7 +26,7 @@ class Approval(BaseModel):
     Instead of this object, an answer may also be True or False, or a text:
 
     - "yes", "ok", "go ahead" and the like approve the call, also with "please" or "thanks".
-    - The text of a JSON object approves the call with the arguments in the object.
+    - A text that is a JSON object approves the call with the arguments in the object.
     - Any other text refuses the call, even "yes, but only 3". The text becomes the ``reason``, without a "no" at its
       beginning.
 
@@ -47,9 +47,12 @@ class Approval(BaseModel):
             return {"approved": given}
         if not isinstance(given, str):
             return given
-        if given.lstrip().startswith("{"):
-            return {"approved": True, "arguments": from_json(given)}
         text = given.strip()
+        if text.startswith("{"):
+            try:
+                return {"approved": True, "arguments": from_json(text)}
+            except ValueError:  # not JSON, so it is a reason
+                pass
         if _APPROVAL.fullmatch(text):
             return {"approved": True}
         refusal = _REFUSAL.fullmatch(text)

@@ -411,6 +411,17 @@ class _AllFields(set[str]):
 
     __slots__ = ()
 
+    def __reduce__(self) -> tuple[Callable[[], _AllFields], tuple[()]]:
+        # A pickle does not know ``_ALL_FIELDS``: chunks of several origins would share a new set.
+        return _get_all_fields, ()
+
+    def update(self, *names: Iterable[str]) -> None:
+        """Do nothing. ``model_copy(update=…)`` calls this, but other chunks share the set."""
+
+
+def _get_all_fields() -> _AllFields:
+    return _ALL_FIELDS
+
 
 class _Fields:
     """A plain object. Its ``__dict__`` holds the values of a chunk."""

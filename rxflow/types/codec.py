@@ -300,7 +300,7 @@ def _field_of(hint: Any) -> _Field:
     if origin in (Union, UnionType):
         (inner, *others) = [each for each in args if each is not NoneType]
         return _ANY if others else _field_of(inner)
-    if origin in (tuple, list) and (origin is list or args[1:] == (...,)):
+    if args and origin in (tuple, list) and (origin is list or args[1:] == (...,)):
         return _sequence_field(origin, _field_of(args[0]), is_tagged=origin is tuple)
     if isinstance(hint, type) and issubclass(hint, BaseException):
         return _guard(BaseException, _ERROR, is_exact=False)
@@ -308,8 +308,14 @@ def _field_of(hint: Any) -> _Field:
         own = cast("type[Any]", hint)
         return _guard(own, _Field(lambda value: _shape_of(own).write(value), lambda data: _shape_of(own).read(data)))
     if isinstance(hint, type) and issubclass(hint, Enum):
-        return _guard(hint, _Field(lambda value: value.value, hint), data_type=(str, int))
+        return _guard(hint, _Field(_enum_to_json, hint), data_type=(str, int))
     return _ANY
+
+
+def _enum_to_json(member: Enum) -> Json:
+    """Return the member's value if it is a text or an integer. Return any other member with a tag."""
+    value = to_json_value(member.value)
+    return value if type(value) in (str, int) else to_json_value(member)
 
 
 def _guard(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from math import ceil
 from typing import Any, cast
 
-from pydantic import BaseModel, Field, SerializeAsAny, ValidationInfo, computed_field, model_validator
+from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, ValidationInfo, computed_field, model_validator
 from pydantic_core import to_json
 
 from rxflow._text import draw_card, draw_table, draw_text, in_words, show_title
+from rxflow.types._values import find_class, name_class
 
 BYTES_PER_TOKEN = 4
 """The average number of UTF-8 bytes per token, for estimates.
@@ -111,7 +111,7 @@ class _Result(BaseModel):  # noqa: PLW1641 - it can be changed, so it has no has
     @property
     def pydantic_model(self) -> str | None:
         """The name of the class of ``pydantic``, as "module:Class"; None if ``pydantic`` is None."""
-        return None if self.pydantic is None else _name_of(type(self.pydantic))
+        return None if self.pydantic is None else name_class(type(self.pydantic))
 
     @model_validator(mode="before")
     @classmethod
@@ -121,9 +121,6 @@ class _Result(BaseModel):  # noqa: PLW1641 - it can be changed, so it has no has
         if values is None or isinstance(values, BaseModel):
             return cast(Any, given)
         model = _find_model(cast(dict[str, Any], given).get("pydantic_model"), info.context)
-        if isinstance(values, Mapping):
-            computed = model.model_computed_fields  # the JSON has computed fields, but a model may refuse them
-            values = {name: value for name, value in cast(Mapping[str, Any], values).items() if name not in computed}
         return {**cast(dict[str, Any], given), "pydantic": _read_as(model, values)}
 
     def to_dict(self) -> dict[str, Any]:
@@ -245,10 +242,6 @@ def _json_text(result: _Result, output_format: OutputFormat) -> str:
     return json.dumps(result.json_dict)
 
 
-def _name_of(model: type[BaseModel]) -> str:
-    return f"{model.__module__}:{model.__qualname__}"
-
-
 def _find_model(name: str | None, context: Any) -> type[BaseModel]:
     """Return the class ``name`` from ``context``, or else from a module that is already imported.
 
@@ -261,10 +254,8 @@ def _find_model(name: str | None, context: Any) -> type[BaseModel]:
     for model in cast(Sequence[type[BaseModel]], given):
         if model.__qualname__ == path or model.__name__ == path.rpartition(".")[2]:
             return model
-    found: Any = sys.modules.get(module)
-    for part in path.split("."):
-        found = getattr(found, part, None)
-    if isinstance(found, type) and issubclass(found, BaseModel):
+    found = find_class(name)
+    if found is not None and issubclass(found, BaseModel):
         return found
     raise ValueError(
         f"the pydantic object of this result is a {path} of {module}, which is not known here; import that module "
@@ -273,9 +264,32 @@ def _find_model(name: str | None, context: Any) -> type[BaseModel]:
 
 
 def _read_as(model: type[BaseModel], values: Any) -> BaseModel:
+    given = values
+    if isinstance(values, Mapping):
+        computed = model.model_computed_fields  # the JSON has computed fields, but a model may refuse them
+        values = {name: value for name, value in cast(Mapping[str, Any], values).items() if name not in computed}
     try:
         # Validate as JSON, because the values may come from JSON. A strict model accepts a date as text only in JSON.
         text = to_json(values)
     except ValueError:
         return model.model_validate(values, by_name=True, by_alias=True)
-    return model.model_validate_json(text, by_name=True, by_alias=True)
+    try:
+        return model.model_validate_json(text, by_name=True, by_alias=True)
+    except ValidationError:
+        # A model inside may refuse its own computed fields. So ignore fields that the object computes again.
+        made = model.model_validate_json(text, by_name=True, by_alias=True, extra="ignore")
+        written = json.loads(to_json(given))
+        if any(_contains(json.loads(made.model_dump_json(by_alias=each)), written) for each in (False, True)):
+            return made
+        raise
+
+
+def _contains(values: Any, part: Any) -> bool:
+    """Return whether the JSON ``values`` has everything that the JSON ``part`` has, with equal values."""
+    if isinstance(values, dict) and isinstance(part, dict):
+        known = cast(dict[str, Any], values)
+        return all(name in known and _contains(known[name], each) for name, each in cast(dict[str, Any], part).items())
+    if isinstance(values, list) and isinstance(part, list):
+        known_items, items = cast(list[Any], values), cast(list[Any], part)
+        return len(known_items) == len(items) and all(map(_contains, known_items, items))
+    return bool(values == part)

@@ -588,10 +588,29 @@ class Closed(City):
         return "small"
 
 
+class Country(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    capital: Closed
+    others: dict[str, list[Closed]] = {}
+    best: Tag | Closed | None = Field(default=None, alias="Best")
+    kept: dict[str, str] = {}
+
+    @computed_field(alias="Count")  # type: ignore[prop-decorator]
+    @property
+    def count(self) -> int:
+        return len(self.others)
+
+
 STRUCTURES = [
     City(name="Bern", people=1),
     Closed(name="Bern", people=1),
     Cities([City(name="Bern", people=1)]),
+    Country(
+        capital=Closed(name="Bern", people=1),
+        others={"near": [Closed(name="Thun", people=2)]},
+        Best=Closed(name="Biel", people=3),
+        kept={"size": "a key and not a computed field"},
+    ),
     Trip(start=date(2026, 1, 31), tag=Tag(words=["a"])),
 ]
 
@@ -647,6 +666,13 @@ class TestResultsThatTravel:
         text = results(STRUCTURES[0])[1].model_dump_json().replace('"people":1', '"people":"many"')
         with pytest.raises(ValidationError, match="people"):
             CrewOutput.model_validate_json(text)
+
+    def test_a_field_that_the_object_does_not_compute_is_refused(self) -> None:
+        country = Country(capital=Closed(name="Bern", people=1))
+        text = results(country)[1].model_dump_json()
+        for other in (text.replace('"size":"small"', '"size":"large"'), text.replace('"size"', '"height"')):
+            with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+                CrewOutput.model_validate_json(other)
 
     def test_one_of_text_needs_no_class(self) -> None:
         result = solo(Scripted([BERN]), output_json=City).kickoff()

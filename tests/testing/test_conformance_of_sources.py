@@ -1,5 +1,6 @@
 """``check_source`` lets good sources pass, also all of ours, and says of each broken one what it breaks."""
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -188,6 +189,12 @@ class TestBrokenOnesDoNot:
         assert any(model.unscripted for model in models)
         for model in models:
             model.unscripted.clear()
+
+
+def test_a_factory_may_be_a_method_of_a_builtin_object() -> None:
+    sources = deque([rx.of(1, 2), rx.of(1, 3)] * 50)
+    with pytest.raises(ConformanceError, match=r"the source deque\.popleft"):
+        check_source(sources.popleft)
 
 
 def test_labels_of_chunks_may_differ_but_not_what_they_say() -> None:

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import pytest
 from reactivex.abc import DisposableBase
@@ -86,6 +87,71 @@ def test_a_run_on_a_loop_in_another_thread_has_a_moment_to_end(runs: Runs, loop:
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
+
+
+def test_a_run_on_the_loop_of_the_check_is_left(runs: Runs, loop: asyncio.AbstractEventLoop) -> None:
+    subscription = loop.run_until_complete(subscribed())
+
+    async def check() -> None:
+        with pytest.raises(AssertionError, match="a run, subscribed at"):
+            assert_nothing_is_left(runs)
+
+    loop.run_until_complete(check())
+    subscription.dispose()
+    assert nothing_is_left(runs)
+
+
+def test_a_run_on_a_blocked_loop_is_left(runs: Runs, loop: asyncio.AbstractEventLoop) -> None:
+    begun, gate = Gate(), Gate()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        subscription = asyncio.run_coroutine_threadsafe(subscribed(), loop).result(PATIENCE_S)
+        loop.call_soon_threadsafe(begun.open)
+        loop.call_soon_threadsafe(gate.wait)
+        begun.wait()
+        (left,) = what_is_left(runs)
+        assert "a run, subscribed at" in left
+        gate.open()
+        loop.call_soon_threadsafe(subscription.dispose)
+        assert nothing_is_left(runs)
+    finally:
+        gate.open()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
+
+def test_a_blocked_io_loop_is_left() -> None:
+    begun, gate = Gate(), Gate()
+
+    async def block() -> None:
+        begun.open()
+        gate.wait()
+
+    blocked = io_loop.submit(block())
+    begun.wait()
+    try:
+        assert what_is_left() == ["the I/O loop, which is blocked"]
+    finally:
+        gate.open()
+        blocked.result(PATIENCE_S)
+    assert nothing_is_left()
+
+
+@pytest.mark.parametrize("module", ["rxflow_demo", "reactivex_demo.parts"])
+def test_a_line_of_a_module_with_a_name_like_ours_is_named(
+    runs: Runs, loop: asyncio.AbstractEventLoop, module: str
+) -> None:
+    code = compile("def work(source): return source.subscribe()", "demo.py", "exec")
+    names: dict[str, Any] = {"__name__": module}
+    exec(code, names)
+
+    async def main() -> DisposableBase:
+        return cast("DisposableBase", names["work"](ScriptedLLM("a-").observe("x")))
+
+    loop.run_until_complete(main()).dispose()
+    assert [(begun.file, begun.function) for begun in runs] == [("demo.py", "work")]
+    assert nothing_is_left(runs)
 
 
 def test_a_run_on_a_thread_of_its_own_is_left_with_its_line(runs: Runs) -> None:

@@ -1,10 +1,15 @@
 """A chunk's type prints by its name, and equals its value; equal chunks have equal hashes."""
 
+import copy
 import json
+import pickle
+from collections.abc import Callable
 
 import pytest
+import reactivex as rx
 from hypothesis import given, strategies as st
 
+from rxflow import operators as ops
 from rxflow.types.chunks import Origin, PackedChunks, StreamChunk, StreamChunkType, ToolCallChunk, pack_chunks
 
 CHUNKS = st.builds(
@@ -76,3 +81,33 @@ def test_chunks_of_equal_origins_are_told_apart_by_what_differs() -> None:
 
     assert packed is not None
     assert packed.unpack() == chunks
+
+
+COPIES: dict[str, Callable[[list[StreamChunk]], list[StreamChunk]]] = {
+    "pickle": lambda chunks: pickle.loads(pickle.dumps(chunks)),
+    "deepcopy": copy.deepcopy,
+    "copy": lambda chunks: [copy.copy(chunk) for chunk in chunks],
+    "model_copy": lambda chunks: [chunk.model_copy(update={"agent_role": "editor"}) for chunk in chunks],
+}
+
+
+@pytest.mark.parametrize("way", COPIES)
+def test_chunks_that_were_copied_together_keep_their_own_labels(way: str) -> None:
+    writer, critic = Origin(agent_role="writer"), Origin(agent_role="critic")
+    tool_chunk = writer.tool_chunk(ToolCallChunk(arguments="{"))
+    chunks = [tool_chunk, *(origin.chunk("a").with_attempt(7) for origin in (writer, critic) for _ in range(300))]
+
+    copied = COPIES[way](chunks)
+
+    expected = [dict(vars(chunk)) for chunk in copied]
+    assert [vars(chunk) for chunk in rx.from_iterable(copied).pipe(ops.to_output())] == expected
+    assert way == "model_copy" or copied == chunks
+    packed = pack_chunks(copied)
+    assert packed is not None
+    assert [vars(chunk) for chunk in packed.unpack()] == expected
+
+
+def test_a_copy_with_a_name_that_is_not_a_field_leaves_other_chunks_unchanged() -> None:
+    chunk = Origin().chunk("a").with_attempt(1)
+    chunk.model_copy(update={"mood": "good"})
+    assert Origin().chunk("b").with_attempt(1).model_fields_set == set(StreamChunk.model_fields)

@@ -4,13 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from datetime import UTC, date, datetime, time, timedelta
+from dataclasses import dataclass, fields, make_dataclass
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
-from enum import Enum
+from enum import Enum, Flag
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
-from types import NoneType, UnionType
+from types import ModuleType, NoneType, UnionType
 from typing import Any, ClassVar, Union, cast, get_args, get_origin
 from uuid import UUID
 
@@ -114,6 +115,51 @@ class Register(BaseModel):
 
     def find(self, name: str) -> int:
         return self._index[name]
+
+
+class Open(BaseModel, extra="allow"):
+    """Accepts names that it does not declare, also those that mean something in the format."""
+
+
+class Named(BaseModel):
+    cls: str
+    values: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Words(dict[str, int]):
+    language: str
+
+
+class Access(Flag):
+    READ = 1
+    WRITE = 2
+
+
+class Shade(Enum):
+    DARK = (0, 0, 0)
+    HALF = 0.5
+    CLEAR = None
+    WHITE = "white"
+    STRANGE = object()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Painted(Happened):
+    shade: Shade
+    layers: typing.List  # type: ignore[type-arg]  # noqa: UP006
+    bare: list  # type: ignore[type-arg]
+    right: Access = Access.READ
+
+
+class Unplaced(tzinfo):
+    def utcoffset(self, dt: datetime | None) -> timedelta | None:
+        raise OSError("the time zone cannot be read")
+
+    dst = utcoffset
+
+    def tzname(self, dt: datetime | None) -> str | None:
+        return None
 
 
 class RegisteredChunk(StreamChunk):
@@ -230,6 +276,10 @@ class TestErrors:
         assert (type(again.error), str(again.error)) == (type(error), str(error))
         assert encode(again) == encode(event)
 
+    def test_its_arguments_may_be_long_numbers(self) -> None:
+        event = Retracted(origin=Origin(), attempts=(0,), error=ValueError("at least", 10**5000))
+        assert "ValueError" in str(cast("Retracted", decode(encode(event))).error)
+
     def test_others_are_stand_ins_that_equal_their_own_decoding(self) -> None:
         class OutOfTea(Exception):
             pass
@@ -264,6 +314,13 @@ class TestValues:
             Step("a", ("b",)),
             Trip(Place="Rome", days=(1, 2)),
             [Trip(Place="Rome")],
+            Open(**{"a": 1, "$model": "reports:Report"}),
+            Open(**{"$model": {"a": 1}}),
+            Open(**{"$tuple": 1, "$fields": 2, "b": (3,)}),
+            Named(cls="x", values=(1,)),
+            Access.READ,
+            Access.READ | Access.WRITE,
+            Access(0),
         ],
     )
     def test_what_json_lacks_keeps_its_type(self, value: Any) -> None:
@@ -296,6 +353,27 @@ class TestValues:
         assert (cast("Any", stand_in).title, cast("Any", stand_in).pages) == ("Tides", (1, 2))
         assert stand_in.recorded_type == f"{__name__}:{Report.__qualname__}"
         assert self.value_of(stand_in) == stand_in
+
+    @pytest.mark.parametrize("name", ["cls", "_fields_set", "self", "values"])
+    def test_its_fields_may_have_any_name(self, name: str) -> None:
+        spot = make_dataclass("Spot", [name])(1)
+        stand_in = self.value_of(spot)
+        assert isinstance(stand_in, RecordedModel)
+        assert stand_in.model_extra == {name: 1}
+        assert self.value_of(stand_in) == stand_in
+
+    def test_a_flag_of_an_unknown_class_has_a_text(self) -> None:
+        class Right(Flag):
+            READ = 1
+            WRITE = 2
+
+        for right, text in ((Right(0), "0"), (Right.READ, "READ"), (Right.READ | Right.WRITE, "READ|WRITE")):
+            assert str(self.value_of(right)) == text
+
+    def test_a_dataclass_that_is_a_dict_keeps_its_fields(self) -> None:
+        stand_in = self.value_of(Words("en"))
+        assert isinstance(stand_in, RecordedModel)
+        assert stand_in.model_extra == {"language": "en"}
 
     def test_a_dataclass_itself_is_an_object(self) -> None:
         @dataclass
@@ -384,7 +462,9 @@ class TestValues:
         deep: Any = []
         for _ in range(1000):
             deep = [deep]
-        decode(encode(Custom(origin=Origin(), name="n", value=[Hostile(a=1), circle, deep, Hostile, print])))
+        unplaced = datetime(2026, 1, 2, tzinfo=Unplaced())
+        hostile = [Hostile(a=1), circle, deep, Hostile, print, unplaced]
+        decode(encode(Custom(origin=Origin(), name="n", value=hostile)))
 
     def test_the_same_object_twice_is_not_a_circle(self) -> None:
         inner = [1]
@@ -396,6 +476,15 @@ class TestValues:
         )
         assert isinstance(cast("Custom", decode(line)).value, RecordedModel)
         assert "antigravity" not in sys.modules
+
+    def test_a_name_in_a_file_calls_no_function_of_a_module(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        module, asked = ModuleType("lazy"), list[str]()
+        monkeypatch.setattr(module, "__getattr__", asked.append, raising=False)
+        monkeypatch.setitem(sys.modules, "lazy", module)
+        line = encode(Custom(origin=Origin(), name="n", value=Trip()))
+        decode(line.replace(f"{__name__}:Trip".encode(), b"lazy:Trip"))
+        decode(line.replace(f"{__name__}:Trip".encode(), b"lazy:Trip.Inner"))
+        assert asked == []
 
 
 class TestResults:
@@ -459,6 +548,12 @@ class TestOwnEvents:
         Own.__annotations__["value"] = declared
         kind: Any = dataclass(frozen=True, kw_only=True)(Own)
         assert b'{"$tuple":[1,2]}' in encode(kind(origin=Origin(), value=(1, 2)))
+
+    @pytest.mark.parametrize("shade", Shade)
+    @pytest.mark.parametrize("right", [Access(0), Access.READ, Access.READ | Access.WRITE])
+    def test_its_enums_may_have_any_values(self, shade: Shade, right: Access) -> None:
+        event: Any = Painted(origin=Origin(), shade=shade, layers=[1, (2,)], bare=[Shade.DARK], right=right)
+        assert decode(encode(event)) == event
 
     def test_where_its_class_is_not_loaded_it_has_a_stand_in(self) -> None:
         line = encode(cast("Any", Measured(origin=Origin(span_id="r/1"), seq=3, metres=2.0))).replace(

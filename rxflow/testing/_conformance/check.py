@@ -136,6 +136,6 @@ def _name_of(operator: Callable[..., object]) -> str:
     name = getattr(operator, "__qualname__", None)
     if name is None:
         return repr(operator)
-    if operator.__module__.startswith("reactivex."):
+    if str(operator.__module__).startswith("reactivex."):  # methods of builtin objects have the module None
         return "of RxPY"
     return str(name).partition(".<locals>")[0]
