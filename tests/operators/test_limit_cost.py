@@ -47,6 +47,7 @@ class TestOnAnyStream:
         chunks = first.chunk("bad "), Retracted(origin=Origin(), attempts=(0,), error=OSError()), second.chunk("good")
         items = *calls * is_announced, other.chunk("some "), *chunks, other.chunk(" end")
         (error,) = signals_of(rx.of(*items).pipe(limit_cost(0.04, on_limit="error"))).errors
+        assert isinstance(error, ops.CostLimitExceeded)
         assert error.text == "some good end"
 
     def test_each_subscription_counts_for_itself(self) -> None:
