@@ -64,7 +64,7 @@ def first_chunk_timeout(
             wait.running.disposable = source.subscribe(
                 wait.on_next, observer.on_error, observer.on_completed, scheduler=subscribed
             )
-            return CompositeDisposable(wait.running, wait.timer)
+            return CompositeDisposable(wait.timer, wait.running)
 
         return create_timed("first_chunk_timeout", scheduler, subscribe)
 

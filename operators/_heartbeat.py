@@ -72,7 +72,7 @@ def heartbeat(interval: RelativeTime, *, scheduler: SchedulerBase | None = None)
                 running = shown(events.do_action(note_event)).subscribe(
                     on_next, observer.on_error, observer.on_completed, scheduler=subscribed
                 )
-                return CompositeDisposable(running, Disposable(silence.dispose))
+                return CompositeDisposable(Disposable(silence.dispose), running)
 
             return create_timed("heartbeat", scheduler, subscribe)
 

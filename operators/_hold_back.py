@@ -230,6 +230,8 @@ class _Verdicts:
             )
         task = self._open[span_id] = asyncio.ensure_future(verdict)
         task.add_done_callback(partial(self._on_verdict, span_id))
+        if self._is_over:  # close() was called while the guard was called, so it did not see this verdict
+            task.cancel()
 
     def _on_verdict(self, span_id: str, verdict: asyncio.Future[Verdict]) -> None:
         self._open.pop(span_id, None)

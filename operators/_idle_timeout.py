@@ -69,7 +69,7 @@ def idle_timeout(
             watch.running.disposable = source.subscribe(
                 watch.on_next, observer.on_error, observer.on_completed, scheduler=subscribed
             )
-            return CompositeDisposable(watch.running, Disposable(watch.silence.dispose))
+            return CompositeDisposable(Disposable(watch.silence.dispose), watch.running)
 
         return create_timed("idle_timeout", scheduler, subscribe)
 

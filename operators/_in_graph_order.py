@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from reactivex import Observable
@@ -109,6 +110,8 @@ class _Order:
         self._branches: dict[object, _Branch] = {}
         self._calls: CallTracker[_Call] = CallTracker()
         self._find = self._calls.get
+        self._is_releasing = False
+        self._terminal: Callable[[], None] | None = None
 
     def on_next(self, item: Any) -> None:
         if isinstance(item, StreamChunk):
@@ -136,12 +139,12 @@ class _Order:
                 self._calls.remove(ended)
 
     def on_error(self, error: Exception) -> None:
+        self._terminal = partial(self._observer.on_error, error)
         self._end(self._root)
-        self._observer.on_error(error)
 
     def on_completed(self) -> None:
+        self._terminal = self._observer.on_completed
         self._end(self._root)
-        self._observer.on_completed()
 
     def _find_parent(self, event: Happened) -> _Branch:
         return self._branches.get(event.origin.parent_span_id, self._root)
@@ -175,7 +178,7 @@ class _Order:
 
     def _begin(self, key: object, parent: _Branch, namespace: tuple[str, ...] = ()) -> _Branch:
         branch = self._branches[key] = _Branch(key, parent, namespace)
-        if parent.is_live and parent.inner is None:
+        if parent.is_live and parent.inner is None and not parent.held:
             branch.is_live = True
             parent.inner = branch
         else:
@@ -183,7 +186,7 @@ class _Order:
         return branch
 
     def _add(self, item: Any, branch: _Branch) -> None:
-        if branch.is_live and branch.inner is None:
+        if branch.is_live and branch.inner is None and not branch.held:
             self._emit(item)
         else:
             branch.held.append(item)
@@ -191,10 +194,15 @@ class _Order:
     def _end(self, branch: _Branch) -> None:
         """End a branch and all open branches inside it. If the branch is live, emit the held items."""
         self._close(branch)
-        if branch.is_live:
-            while branch.inner is not None:
-                branch = branch.inner
-            self._release(branch)
+        if branch.is_live and not self._is_releasing:
+            self._is_releasing = True
+            try:
+                self._release()
+            finally:
+                self._is_releasing = False
+            terminal, self._terminal = self._terminal, None
+            if terminal is not None:
+                terminal()
 
     def _close(self, branch: _Branch) -> None:
         branch.is_open = False
@@ -205,17 +213,21 @@ class _Order:
             if isinstance(each, _Branch):
                 self._close(each)
 
-    def _release(self, branch: _Branch) -> None:
-        """Emit the held items of a live branch and of the branches inside it.
+    def _release(self) -> None:
+        """Emit the held items of the innermost live branch.
 
-        If a branch has ended, continue with the branch around it.
+        If this branch has ended, continue with the branch around it. While an item is emitted, the observer may make
+        the source emit items, which begin or end branches.
         """
+        branch = self._root
         while not self.running.is_disposed:
+            while branch.inner is not None:
+                branch = branch.inner
             if branch.held:
                 each = branch.held.popleft()
                 if isinstance(each, _Branch):
                     each.is_live = True
-                    branch.inner = branch = each
+                    branch.inner = each
                 else:
                     self._emit(each)
             elif branch.is_open or branch.parent is None:

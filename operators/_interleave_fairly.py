@@ -45,7 +45,7 @@ def interleave_fairly(*, scheduler: SchedulerBase | None = None) -> Callable[[Ob
             bursts.running.disposable = source.subscribe(
                 bursts.on_next, bursts.on_error, bursts.on_completed, scheduler=subscribed
             )
-            return CompositeDisposable(bursts.running, bursts.pending)
+            return CompositeDisposable(bursts.pending, bursts.running)
 
         return create_timed("interleave_fairly", scheduler, subscribe)
 

@@ -21,9 +21,10 @@ from rxflow.operators._core import (
     check_positive,
     get_span_id,
     get_text,
+    is_retracted,
     through,
 )
-from rxflow.types import LLMFinished, LLMStarted, StreamChunk, StreamChunkType
+from rxflow.types import LLMFinished, LLMStarted, Retracted, StreamChunk, StreamChunkType
 from rxflow.types.results import BYTES_PER_TOKEN, UsageMetrics, count_bytes, count_message_bytes
 
 T = TypeVar("T")
@@ -122,7 +123,7 @@ class _Account:
         self._spent = 0.0
         self._calls: CallTracker[_MeteredCall] = CallTracker()
         self._find = self._calls.get
-        self._answer: list[str] = []
+        self._answer: list[tuple[object, str]] = []  # an item of the call, and text
 
     def on_next(self, item: object) -> None:
         text = item.content if isinstance(item, StreamChunk) else get_text(item)
@@ -147,7 +148,7 @@ class _Account:
         call.spent += spent
         self._spent += spent
         if self._create_error is not None and _is_answer(item):
-            self._answer.append(text)
+            self._answer.append((call.item, text))
 
     def _price(self, call: _MeteredCall) -> None:
         """Find the rate of a call, and add the price of its prompt.
@@ -165,6 +166,8 @@ class _Account:
         if isinstance(event, LLMStarted):
             self._calls.add(_MeteredCall(event, event.model, sum(map(count_message_bytes, event.messages))))
             return
+        if isinstance(event, Retracted):
+            self._answer = [part for part in self._answer if not is_retracted(part[0], event)]
         ended = self._calls.find_ended(event)
         for call in ended:
             self._calls.remove(call)
@@ -175,7 +178,8 @@ class _Account:
                 self._spent += reported - call.spent
 
     def _stop(self) -> None:
-        error = None if self._create_error is None else self._create_error(self._spent, "".join(self._answer))
+        answer = "".join(text for _, text in self._answer)
+        error = None if self._create_error is None else self._create_error(self._spent, answer)
         with stopping("a limit was reached" if error is None else str(error)):
             self.running.dispose()
         if error is None:

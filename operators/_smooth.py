@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from itertools import chain
 from typing import Any, TypeVar
 
 from reactivex import Observable
@@ -116,8 +115,10 @@ class _Pace:
     def on_error(self, error: Exception) -> None:
         self.timer.dispose()
         while self._queues:
-            for item in chain.from_iterable(self._queues.first.queues.values()):
-                self._emit(item)
+            for span_id, queue in list(self._queues.first.queues.items()):
+                for item in queue:
+                    self._emit(item)
+                self._queues.end_queue(span_id)
             for event in self._queues.end_section():
                 self._emit(event)
         self._observer.on_error(error)

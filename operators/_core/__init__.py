@@ -5,7 +5,15 @@ modules for logs directly, for example :mod:`~rxflow.operators._core.run_log`. T
 other directly.
 """
 
-from rxflow.operators._core.calls import CallQueues, CallTracker, OpenCall, OpenSpans, QuestionTracker, read_calls
+from rxflow.operators._core.calls import (
+    CallQueues,
+    CallTracker,
+    OpenCall,
+    OpenSpans,
+    QuestionTracker,
+    is_retracted,
+    read_calls,
+)
 from rxflow.operators._core.cassettes import (
     HEADER,
     Cassette,
@@ -110,6 +118,7 @@ __all__ = [
     "get_text",
     "is_content",
     "is_number",
+    "is_retracted",
     "keep_only",
     "load_regex",
     "only",

@@ -292,7 +292,7 @@ class Section:
 
     queues: dict[str, deque[object]] = field(default_factory=dict[str, deque[object]])
     sizes: dict[str, int] = field(default_factory=dict[str, int])
-    events: list[object] = field(default_factory=list[object])
+    events: deque[object] = field(default_factory=deque[object])
 
 
 class CallQueues:
@@ -336,9 +336,17 @@ class CallQueues:
         """Remove the empty queue of the call ``span_id`` from the first section."""
         del self.first.queues[span_id]
 
-    def end_section(self) -> list[object]:
-        """Remove the first section, which has no queues left. Return the events of the section."""
-        return self._sections.popleft().events
+    def end_section(self) -> Iterator[object]:
+        """Yield the events of the first section, which has no queues left. Then remove the section.
+
+        While an event is emitted, the observer may cause items. They are queued behind the events. If they begin a new
+        queue in this section, the section stays.
+        """
+        section = self.first
+        while section.events:
+            yield section.events.popleft()
+        if not section.queues and self._sections and self.first is section:
+            self._sections.popleft()
 
     def clear(self) -> None:
         """Drop all waiting items."""

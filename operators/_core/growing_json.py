@@ -29,6 +29,9 @@ def read_object(text: str) -> dict[str, Any]:
     return cast(dict[str, Any], data)
 
 
+_NUMBER = "+-.0123456789Ee"
+
+
 class GrowingJson(Generic[V]):
     """Reads JSON that arrives in pieces, perhaps with other text around the JSON.
 
@@ -109,9 +112,9 @@ def _so_far(text: str) -> Any:
     """Parse the beginning of an object or list. Raises ValueError if that is not possible."""
     data = parse(text, partial=True)
     if text[-1].isdigit() and isinstance(_edge_of(data), int | float):
-        # More digits may follow, and the 1 of an unfinished 12 would be a wrong value. So append an "e": the parser
-        # leaves out a number whose exponent is incomplete.
-        data = parse(text + "e", partial=True)
+        # More digits may follow, and the 1 of an unfinished 12 would be a wrong value. So replace the number by a
+        # minus sign: the parser leaves out a number without digits.
+        data = parse(text.rstrip(_NUMBER) + "-", partial=True)
     return data
 
 

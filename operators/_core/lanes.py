@@ -313,13 +313,17 @@ class _Items:
             return Disposable()
         self._is_taken = True
         subscription = CompositeDisposable(Disposable(self._leave), self._in_use.disposable)
-        while self._kept:  # items that arrive during this loop are added at the end
-            reader.on_next(self._kept.popleft())
-        self._kept = None
-        if self._end is not None:
-            self._end(reader)
-        else:
-            self._reader = reader
+        try:
+            while self._kept:  # items that arrive during this loop are added at the end
+                reader.on_next(self._kept.popleft())
+            self._kept = None
+            if self._end is not None:
+                self._end(reader)
+            else:
+                self._reader = reader
+        except BaseException:  # the reader raised, so it gets no subscription that it could dispose
+            subscription.dispose()
+            raise
         return subscription
 
     def _leave(self) -> None:

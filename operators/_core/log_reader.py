@@ -11,6 +11,7 @@ from uuid import uuid4
 from rxflow._loops import on_this_loop
 from rxflow.operators._core.run_log import LIVE, PAGE, Log, Note, Page, RunCancelled, RunLost, Store, StoreError
 from rxflow.types import Event
+from rxflow.types.codec import CodecError
 
 
 class PageReader(AsyncIterator[Sequence[Event]]):
@@ -67,7 +68,7 @@ class PageReader(AsyncIterator[Sequence[Event]]):
         try:
             return await on_this_loop(self._log.read(self._run_id, self._after, PAGE))
         except ValueError as error:
-            if self._after == self._begun:
+            if self._after == self._begun or isinstance(error, CodecError):  # the event is there, but unreadable
                 raise
             lost = f"the store has lost events of run {self._run_id!r} that were read already, as after a failover"
             raise StoreError(lost) from error

@@ -17,7 +17,15 @@ from rxflow._streaming import DEFAULT_STOP_REASON
 from rxflow._text import in_words
 from rxflow.operators._core.blocks import Backlog, Batch, renumber
 from rxflow.operators._core.calls import OpenSpans
-from rxflow.operators._core.run_log import End, FallenBehindError, Log, NotTheWriterError, RunExistsError, Writer
+from rxflow.operators._core.run_log import (
+    End,
+    FallenBehindError,
+    Log,
+    NotTheWriterError,
+    RunExistsError,
+    StoreError,
+    Writer,
+)
 from rxflow.types import Event, FlowPaused, Started, StreamChunk
 
 MAX_WAITING_EVENTS = 50_000
@@ -231,11 +239,7 @@ class LogWriter(ObserverBase[Event]):
                     return
                 continue
             self._limit = self._waiting.taken + MAX_WAITING_EVENTS + 1
-            try:
-                reply = self._log.append(self._writer, batch, end)
-            except Exception as error:  # noqa: BLE001 - raised by a user's log
-                reply = Future[None]()
-                reply.set_exception(error)
+            reply = self._append(batch, end)
             if not reply.done():
                 reply.add_done_callback(partial(self._resume, end))
                 return
@@ -246,6 +250,15 @@ class LogWriter(ObserverBase[Event]):
                 self._not_before = 0.0
             if not self._go_on(reply, end):
                 return
+
+    def _append(self, batch: Sequence[Event], end: End | None) -> Future[None]:
+        """Write to the log. If the log raises an error, return a future that fails with the error."""
+        try:
+            return self._log.append(self._writer, batch, end)
+        except Exception as error:  # noqa: BLE001 - raised by a user's log
+            failed = Future[None]()
+            failed.set_exception(error)
+            return failed
 
     def _follow_spans(
         self, close: Callable[[Started, str], Event], batch: Sequence[Event], end: End | None
@@ -286,7 +299,7 @@ class LogWriter(ObserverBase[Event]):
 
     def _go_on(self, reply: Future[None], end: End | None) -> bool:
         """Handle a reply. Return whether more may be written. If not, ``_turn`` stays taken."""
-        error = reply.exception()
+        error = _get_error(reply)
         if error is None:
             self._written = self._waiting.taken
             self._settle_flushes()
@@ -299,11 +312,20 @@ class LogWriter(ObserverBase[Event]):
         self._waiting.clear()
         self._written = sys.maxsize
         self._settle_flushes()
-        if isinstance(error, Exception):
+        if not isinstance(error, Exception):
+            self.done.set_exception(error)
+            return False
+        try:
             self._fail(error)
-            if not isinstance(error, NotTheWriterError | RunExistsError):  # write the error as the end for readers
-                last = self._log.append(self._writer, [], End("failed", error))
-                last.add_done_callback(lambda last: self.done.set_exception(last.exception() or error))
-                return False
-        self.done.set_exception(error)
+        finally:  # an observer may raise
+            if isinstance(error, NotTheWriterError | RunExistsError):
+                self.done.set_exception(error)
+            else:  # write the error as the end for readers
+                last = self._append([], End("failed", error))
+                last.add_done_callback(lambda last: self.done.set_exception(_get_error(last) or error))
         return False
+
+
+def _get_error(reply: Future[None]) -> BaseException | None:
+    """Return the error with which the log replied. A cancelled reply counts as an error."""
+    return StoreError("the log cancelled its reply") if reply.cancelled() else reply.exception()

@@ -206,6 +206,19 @@ class TestDisposal:
         marbles.expect(heads).to_be("-a---b|", VALUES)
         marbles.expect_subscriptions(source).to_be("^-----!")
 
+    @pytest.mark.parametrize("is_over", [False, True])
+    def test_a_reader_that_raises_at_once_does_not_keep_the_source(self, is_over: bool) -> None:
+        source: Subject[Any] = Subject()
+        lanes: list[Lane[Any]] = []
+        result = source.pipe(ops.by_task()).subscribe(lanes.append)
+        for item in VALUES["S"], A, *[VALUES["F"]] * is_over:
+            source.on_next(item)
+        with pytest.raises(ZeroDivisionError):
+            lanes[0].subscribe(None if is_over else raising, raising, lambda: raising(None))
+        assert source.observers
+        result.dispose()
+        assert not source.observers
+
     def test_whoever_comes_after_it_is_told_so(self) -> None:
         source: Subject[StreamChunk] = Subject()
         lanes: list[Lane[StreamChunk]] = []

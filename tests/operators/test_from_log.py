@@ -1,7 +1,10 @@
 """``from_log``: the events of a run, from the log that its process writes."""
 
 import asyncio
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +12,10 @@ import reactivex as rx
 from reactivex import operators as rxops
 
 from rxflow import operators as ops
-from rxflow.runs import EventsDroppedError, MemoryLog
+from rxflow.runs import EventsDroppedError, MemoryLog, SQLiteLog
 from rxflow.testing import Marbles, ScriptedLLM, check_source
 from rxflow.types.chunks import StreamChunk
+from rxflow.types.codec import CodecError
 from tests.operators.pieces import said
 from tests.signals import signals_of
 
@@ -113,3 +117,20 @@ class TestErrors:
         seen = signals_of(ops.from_log(log, "r"))
         assert [str(item) for item in seen.items if isinstance(item, StreamChunk)] == ["a"]
         assert seen.ends == [repr(ValueError("no"))]
+
+    def test_an_event_that_cannot_be_read_is_not_reported_as_lost(self, tmp_path: Path) -> None:
+        log = SQLiteLog(tmp_path / "runs.db")
+        signals_of(rx.range(2000).pipe(rxops.map(lambda seq: said("x", seq=seq)), ops.log_to(log, "r")))
+        seen: list[int] = []
+
+        def read(chunk: StreamChunk) -> None:
+            if not seen:
+                with closing(sqlite3.connect(tmp_path / "runs.db")) as db, db:
+                    db.execute("UPDATE events SET lines = x'7B7D' WHERE last = (SELECT max(last) FROM events)")
+            seen.append(chunk.seq)
+
+        (error,) = signals_of(ops.from_log(log, "r").pipe(rxops.do_action(read))).errors
+        log.close()
+        assert isinstance(error, CodecError)
+        assert seen == list(range(len(seen)))
+        assert len(seen) > 1

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import reactivex as rx
 from reactivex import Subject, operators as rxops
+from reactivex.disposable import SingleAssignmentDisposable
 
 from rxflow import operators as ops
 from rxflow.testing import Marbles, ScriptedLLM, check_operator
@@ -146,6 +147,29 @@ class TestSlowVerdicts:
         marbles.expect_subscriptions(source).to_be("^---!")
         assert slow.cancelled == ["one more line\n"]
 
+    def test_disposing_inside_of_the_guard_cancels_its_verdict(self) -> None:
+        source: Subject[Any] = Subject()
+        subscription = SingleAssignmentDisposable()
+        asked: list[str] = []
+
+        async def judge(text: str) -> ops.Verdict:
+            asked.append(text)
+            return ops.Release()
+
+        def guard(text: str) -> Any:
+            subscription.dispose()
+            return judge(text)
+
+        async def main() -> None:
+            subscription.disposable = source.pipe(ops.hold_back(guard, until=ops.lines())).subscribe()
+            source.on_next("one\n")
+            (verdict,) = asyncio.all_tasks() - {asyncio.current_task()}
+            await asyncio.wait([verdict])
+            assert verdict.cancelled()
+
+        asyncio.run(main())
+        assert asked == []
+
     def test_only_the_call_of_one_waits(self, marbles: Marbles) -> None:
         slow = Slow({"slow\n": 8, "fast\n": 1})
         chunks = {
@@ -226,6 +250,24 @@ def test_what_an_observer_adds_to_another_call_is_judged_at_once() -> None:
     source.pipe(ops.hold_back(release, until=ops.lines())).subscribe(observe)
     source.on_next(said("0\n", span_id="call 0"))
     assert seen == ["0\n", "1\n", "2\n", "3\n"]
+
+
+def test_events_that_an_observer_adds_come_after_those_that_wait() -> None:
+    result: Any = None
+    first, second, third = (TaskFinished(origin=Origin(span_id=span), result=result) for span in "123")
+    one, two = said("one\n", span_id="a"), said("two\n", span_id="b")
+    caused: dict[int, tuple[Any, ...]] = {1: (first, second), 2: (third, two)}
+    source: Subject[Any] = Subject()
+    seen: list[Any] = []
+
+    def observe(item: Any) -> None:
+        seen.append(item)
+        for each in caused.get(len(seen), ()):
+            source.on_next(each)
+
+    source.pipe(ops.hold_back(release, until=ops.lines())).subscribe(observe)
+    source.on_next(one)
+    assert seen == [one, first, second, third, two]
 
 
 def test_each_subscription_has_verdicts_of_its_own(marbles: Marbles) -> None:

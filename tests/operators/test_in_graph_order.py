@@ -27,7 +27,7 @@ from rxflow.types import (
     ToolStarted,
 )
 from tests.operators.pieces import said
-from tests.signals import Signals, outcome
+from tests.signals import outcome
 from tests.team import a_crew, a_task, an_agent
 
 
@@ -53,7 +53,15 @@ VALUES = {
     "Z": over("a"),
     "B": begun("b"),
     "b": said("b", span_id="b"),
+    "p": said("p", span_id="b"),
+    "q": said("q", span_id="b"),
+    "r": said("r", span_id="b"),
     "Y": over("b"),
+    "E": begun("e"),
+    "e": said("e", span_id="e"),
+    "V": over("e"),
+    "G": LLMStarted(origin=at("g", "b"), model="m", messages=[]),
+    "g": said("g", span_id="g"),
     "C": LLMStarted(origin=at("c", "a"), model="m", messages=[]),
     "c": said("c", span_id="c"),
     "X": LLMFinished(origin=at("c", "a"), text=""),
@@ -67,17 +75,30 @@ VALUES = {
 }
 
 
-def ordered(items: str) -> str:
-    """Letters of ``VALUES`` as they come out."""
+def ordered(items: str, caused: dict[str, str] | None = None) -> str:
+    """Letters of ``VALUES`` as they come out. At some letters, the observer causes others; "|" ends the source."""
     names = {id(value): name for name, value in VALUES.items()}
-    seen = Signals()
+    seen: list[str] = []
     source: Subject[Any] = Subject()
-    seen.subscribe_to(source.pipe(ops.in_graph_order()))
-    for letter in items:
-        source.on_next(VALUES[letter])
-    so_far = len(seen.items)
+
+    def emit(letters: str) -> None:
+        for letter in letters:
+            if letter == "|":
+                source.on_completed()
+            else:
+                source.on_next(VALUES[letter])
+
+    def observe(item: Any) -> None:
+        seen.append(names[id(item)])
+        emit((caused or {}).get(seen[-1], ""))
+
+    ends: list[int] = []
+    source.pipe(ops.in_graph_order()).subscribe(observe, on_completed=lambda: ends.append(len(seen)))
+    emit(items)
+    so_far = len(seen)
     source.on_completed()
-    letters = "".join(names[id(item)] for item in seen.items)
+    assert ends == [len(seen)]
+    letters = "".join(seen)
     return f"{letters[:so_far]}|{letters[so_far:]}"
 
 
@@ -104,6 +125,21 @@ class TestBranches:
     def test_tools_are_no_branches(self) -> None:
         assert ordered("ATCcUXZ") == "ATCcXUZ|"
         assert ordered("ATUaZ") == "ATUaZ|"
+
+    @pytest.mark.parametrize(
+        ("items", "caused", "shown"),
+        [
+            ("ABbpZq", {"b": "r"}, "AZBbprq|"),
+            ("ABbpZ", {"b": "Gg"}, "AZBbpGg|"),
+            ("ABEbpeZCceVX", {"b": "Y"}, "AZBbpYEeeVCcX|"),
+            ("ABEbpeZCceVX", {"Z": "Y"}, "AZBbpYEeeVCcX|"),
+            ("ABEbpeZ", {"b": "Ve|"}, "AZBbpEeVe|"),
+        ],
+    )
+    def test_what_the_observer_causes_comes_after_what_is_held(
+        self, items: str, caused: dict[str, str], shown: str
+    ) -> None:
+        assert ordered(items, caused) == shown
 
     def test_one_that_was_cut_off_is_over_with_the_one_around_it(self) -> None:
         assert ordered("ACDcdaZBb") == "ACcDdaZBb|"

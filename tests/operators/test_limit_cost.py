@@ -40,6 +40,16 @@ class TestOnAnyStream:
         assert (error.limit, round(error.spent, 6), error.text) == (0.02, 0.025, "aaaabbbbcc")
         assert str(error) == "$0.025 were spent; the limit is $0.02 (limit_cost)"
 
+    @pytest.mark.parametrize("is_announced", [False, True])
+    def test_its_error_has_no_text_that_was_retracted(self, is_announced: bool) -> None:
+        first, second, other = (Origin(attempt=at, span_id=span) for at, span in ((0, "1"), (1, "2"), (1, "3")))
+        calls = [LLMStarted(origin=each, model="m", messages=()) for each in (first, second)]
+        chunks = first.chunk("bad "), Retracted(origin=Origin(), attempts=(0,), error=OSError()), second.chunk("good")
+        items = *calls * is_announced, other.chunk("some "), *chunks, other.chunk(" end")
+        (error,) = signals_of(rx.of(*items).pipe(limit_cost(0.04, on_limit="error"))).errors
+        assert isinstance(error, ops.CostLimitExceeded)
+        assert error.text == "some good end"
+
     def test_each_subscription_counts_for_itself(self) -> None:
         piped = rx.of("aaaa", "bbbb", "cccc").pipe(limit_cost(0.01))
         for _ in range(2):

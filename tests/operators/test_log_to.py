@@ -82,6 +82,29 @@ class FullLog(MemoryLog):
         return reply
 
 
+class BrokenLog(MemoryLog):
+    """Breaks down ``times`` times, and then writes."""
+
+    def __init__(self, break_down: Callable[[], Future[None]], times: int = sys.maxsize) -> None:
+        super().__init__()
+        self.break_down = break_down
+        self.times = times
+
+    def append(self, writer: Writer, events: Sequence[Event], end: End | None = None) -> Future[None]:
+        self.times -= 1
+        return super().append(writer, events, end) if self.times < 0 else self.break_down()
+
+
+def raise_gone() -> Future[None]:
+    raise OSError("gone")
+
+
+def cancel_reply() -> Future[None]:
+    reply: Future[None] = Future()
+    reply.cancel()
+    return reply
+
+
 def events_in(log: Log, run_id: str = "r") -> list[Any]:
     return list(log.read(run_id, -1, 100_000).result().events)
 
@@ -242,6 +265,27 @@ class TestWhatCannotBeWritten:
         source.on_next(said("a"))
         assert seen.ends == [repr(StoreError("the disk is full"))]
         assert not source.observers
+
+    @pytest.mark.parametrize(
+        ("break_down", "error"),
+        [(raise_gone, OSError("gone")), (cancel_reply, StoreError("the log cancelled its reply"))],
+    )
+    @pytest.mark.parametrize("times", [1, sys.maxsize])
+    def test_a_log_that_breaks_down_raises_nothing_in_the_source(
+        self, break_down: Callable[[], Future[None]], error: Exception, times: int
+    ) -> None:
+        log, source, seen = BrokenLog(break_down, times), Subject[Any](), Signals()
+        seen.subscribe_to(source.pipe(ops.log_to(log, "r")))
+        source.on_next(said("a"))
+        assert (seen.ends, source.observers) == ([repr(error)], [])
+        assert times > 1 or log.look_up("r").result().status == "failed"
+
+    def test_the_end_is_written_although_a_reader_raises(self) -> None:
+        log, source = BrokenLog(raise_gone, 1), Subject[Any]()
+        source.pipe(ops.log_to(log, "r")).subscribe(lambda _: None)  # without on_error, which RxPY raises
+        with pytest.raises(OSError, match="gone"):
+            source.on_next(said("a"))
+        assert log.look_up("r").result().status == "failed"
 
     def test_the_error_of_the_source_is_the_context_of_one_of_the_store(self) -> None:
         gone = OSError("gone")

@@ -113,6 +113,16 @@ class TestValues:
             Entry(state="closed", day=date(2026, 1, 31)),
         ]
 
+    @pytest.mark.parametrize("written", ["-12", "3.25", "1e12", "-1.5E+3", "2e-04"])
+    def test_have_no_number_that_is_unfinished(self, written: str) -> None:
+        class Entry(BaseModel):
+            a: float | None = None
+            b: list[float] = Field(default_factory=list[float])
+
+        whole = Entry(a=float(written), b=[float(written)])
+        items = read(*f'{{"a": {written}, "b": [{written}]}}', model=Entry).items
+        assert items == [Entry(), Entry(a=whole.a), whole]
+
     @given(st.integers(1, 30))
     def test_end_with_the_whole_answer_however_it_is_cut(self, size: int) -> None:
         shown = read(*cut(DRAFT, size))

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import reactivex as rx
 from pydantic import BaseModel
 from reactivex import Observable, operators as rxops
+from reactivex.testing import TestScheduler
 
 from rxflow import operators as ops
 from rxflow.runs import MemoryLog
@@ -120,6 +122,35 @@ def test_disposing_disposes_the_source(name: str, marbles: Marbles) -> None:
 
 
 # An operator of text, a chunk, what it lets go of the chunk at once, and what it holds back.
+@pytest.mark.parametrize("name", ["heartbeat", "idle_timeout", "first_chunk_timeout"])
+def test_a_source_that_raises_when_it_is_disposed_does_not_keep_the_timer(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = TestScheduler()
+    rings: list[float] = []
+
+    def schedule(time: Any, action: Any, state: Any = None) -> Any:
+        def ring(*given: Any) -> Any:
+            rings.append(clock.clock)
+            return action(*given)
+
+        return TestScheduler.schedule_relative(clock, time, ring, state)
+
+    def refuse() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(clock, "schedule_relative", schedule)
+
+    operator: Any = getattr(ops, name)(5, scheduler=clock)
+    before = rx.of("a") if name == "idle_timeout" else rx.empty()
+    source = rx.concat(before, rx.never()).pipe(rxops.finally_action(refuse))
+    subscription = operator(source).subscribe()
+    with pytest.raises(ZeroDivisionError):
+        subscription.dispose()
+    clock.advance_to(20)
+    assert rings == []
+
+
 TEXT: dict[str, tuple[Callable[[], Operator], str, str, str]] = {
     "accumulate": (ops.accumulate, "he", "h", "he"),
     "lines": (ops.lines, "one\ntw", "one\n", "tw"),

@@ -161,6 +161,27 @@ def test_what_is_no_text_waits_for_the_text_before_it() -> None:
     assert kinds == ["a", "b", "c", "{}", "d", "e", "f", "LLMFinished", "TaskFinished", "x"]
 
 
+def test_what_an_observer_causes_at_an_event_comes_after_those_that_wait() -> None:
+    result: Any = None
+    first, second, third = (TaskFinished(origin=Origin(span_id=span), result=result) for span in "123")
+    clock, source, seen = TestScheduler(), Subject[Any](), list[Any]()
+
+    def observe(item: Any) -> None:
+        seen.append(item)
+        if item == "t":
+            source.on_next(first)
+            source.on_next(second)
+        elif item is first:
+            source.on_next(third)
+            source.on_next("s")
+            source.on_completed()
+
+    source.pipe(ops.smooth(60, scheduler=clock)).subscribe(observe, on_completed=lambda: seen.append("completed"))
+    source.on_next("te")
+    clock.start()
+    assert seen == ["t", first, second, third, "es", "completed"]
+
+
 def test_what_is_no_text_passes_where_nothing_waits() -> None:
     shown = Shown()
     call = delta("{}")
