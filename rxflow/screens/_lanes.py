@@ -69,7 +69,7 @@ def show_call(name: str, arguments: Mapping[str, Any]) -> str:
 
 
 def show_value(value: object) -> str:
-    """Return a value as one short line of text. Only the beginning of a long text, list or mapping is shown."""
+    """Return a value as one short line of text. Long texts are cut. Lists and mappings are cut after five elements."""
     if isinstance(value, str):
         return repr(shorten(value))
     if isinstance(value, Mapping):
@@ -383,7 +383,7 @@ class Spending:
         window.append((now, size))
 
     def end(self, event: LLMFinished | LLMFailed | LLMCancelled) -> UsageMetrics:
-        """Record that a call has ended. Return the usage in ``event`` if it is known; otherwise return an estimate."""
+        """Record the end of a call. Return ``event.usage``; if it is empty and the call is open, return an estimate."""
         call = self._open.pop(event.origin.span_id, None)
         if event.usage.is_reported or call is None:
             return self._count(event.usage, event.cost)
