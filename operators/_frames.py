@@ -20,8 +20,9 @@ def frames() -> Callable[[Observable[Any]], Observable[StreamFrame]]:
         frames()    s--a--b--f|
 
     The source is a run, or emits the events from a cassette or a log. All events of a run become frames, whatever was
-    selected from them. The ``parent_id`` of a frame is the id of the frame that began the surrounding span. So the
-    operator needs the events from the beginning. Errors are passed on.
+    selected from them. The ``parent_id`` of a frame is the id of the frame that opened the event's span. If the event
+    itself opens a span, it is the id of the frame that opened the surrounding span. So the operator needs the events
+    from the beginning. Errors are passed on.
 
     Example::
 

@@ -65,8 +65,8 @@ def from_cassette(
             observer.on_error(error)
             return Disposable()
         player = _Player(cassette, pace, observer, _find_any_clock(scheduler, subscribed))
-        # The trampoline calls wait() after subscribe() has returned. Otherwise a timer thread might emit items before
-        # the subscriber has the disposable.
+        # The trampoline calls wait() after this function has returned the timer to RxPY. Otherwise a timer thread might
+        # emit items while the subscription cannot dispose the timer yet.
         CurrentThreadScheduler.singleton().schedule(player.wait)
         return player.timer
 

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class LimitExceeded(Exception):
-    """A stream spent too much. ``spent`` and ``limit`` are dollars or tokens. ``text`` is the answer so far."""
+    """A stream spent too much. ``spent`` and ``limit`` are dollars or tokens. ``text`` joins the answers so far."""
 
     def __init__(self, message: str, limit: float = 0.0, spent: float = 0.0, text: str = "") -> None:
         super().__init__(message, limit, spent, text)
@@ -74,7 +74,7 @@ def limit_spending(
 ) -> Callable[[Observable[T]], Observable[T]]:
     """Create an operator that ends a stream when more than ``limit`` is spent.
 
-    With ``on_limit="error"``, ``create_error`` is called with the amount spent and the answer so far.
+    With ``on_limit="error"``, ``create_error`` is called with the amount spent and the joined answers so far.
     """
 
     def operator(source: Observable[Any]) -> Observable[Any]:
@@ -196,7 +196,7 @@ _TOKENS_PER_PRICE = 1_000_000
 
 
 class CostLimitExceeded(LimitExceeded):
-    """A stream cost more than allowed. ``spent`` and ``limit`` are in US dollars. ``text`` is the answer so far."""
+    """A stream cost more than allowed. ``spent`` and ``limit`` are in US dollars. ``text`` joins the answers so far."""
 
 
 def limit_cost(
@@ -319,7 +319,7 @@ def _look_up_rate(model: str) -> Rate:
 
 
 class TokenLimitExceeded(LimitExceeded):
-    """A stream spent too many tokens. ``spent`` and ``limit`` are token counts. ``text`` is the answer so far."""
+    """A stream spent too many tokens. ``spent`` and ``limit`` are token counts. ``text`` joins the answers so far."""
 
 
 def limit_tokens(

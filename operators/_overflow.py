@@ -351,7 +351,10 @@ def _voice_of(item: object) -> _Voice | None:
 
 
 def _make_thread_safe(scheduler: Scheduler) -> SchedulerBase:
-    """Return a scheduler that any thread may use, because the source may emit in a thread other than the loop's."""
+    """Replace a loop or an AsyncIOScheduler by a scheduler that any thread may use. Return others unchanged.
+
+    The source may emit in a thread other than the loop's.
+    """
     if isinstance(scheduler, asyncio.AbstractEventLoop):
         return AsyncIOThreadSafeScheduler(scheduler)
     return AsyncIOThreadSafeScheduler(_get_loop(scheduler)) if isinstance(scheduler, AsyncIOScheduler) else scheduler

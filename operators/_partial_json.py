@@ -26,9 +26,9 @@ def partial_json(model: type[M]) -> Callable[[Observable[Any]], Observable[M]]:
     The last value comes from the last object that fits.
 
     Each LLM call is an answer of its own. The text of a call that also calls tools need not fit the model. If any other
-    answer does not fit the model, the stream ends with pydantic's ValidationError when the source completes. It does
-    not end earlier, because the agent may be asked again and answer better. A call that fails emits nothing more. If
-    several tasks answer, choose one of them with ``only_task``. ::
+    answer does not fit the model, and the same agent does not answer again, the stream ends with pydantic's
+    ValidationError when the source completes. A call that fails emits nothing more. If several tasks answer, choose one
+    of them with ``only_task``. ::
 
         source               --{"a": "he--llo", "b": 1--2}--|
         partial_json(M)      --M(a="he")--M(a="hello")--M(a="hello", b=12)|

@@ -151,7 +151,10 @@ class _Race:
         self._observer.on_error(error)
 
     def abort(self, error: Exception) -> None:
-        """End the race with a cancellation, a KeyboardInterrupt or a SystemExit. RxPY types all errors as Exception."""
+        """End the race with a cancellation, a KeyboardInterrupt or a SystemExit.
+
+        ``error`` is annotated as Exception because RxPY annotates all errors so.
+        """
         for runner in self._running:
             runner.subscription.dispose()
         self._running = []

@@ -114,8 +114,9 @@ class _Shared:
         else:
             run.timer.disposable = Disposable()
 
-        # RxPY's trampoline calls catch_up() only after subscribe() has returned. So when the first item arrives, the
-        # observer already has its subscription, and can dispose the subscription.
+        # RxPY's trampoline calls catch_up() only after subscribe() has returned. So the observer can dispose its
+        # subscription when it gets the earlier items. But if the source emits while it is subscribed, _on_next() has
+        # already delivered these items.
         CurrentThreadScheduler.singleton().schedule(_to_action(reader.catch_up))
         return Disposable(reader.leave)
 
@@ -253,7 +254,7 @@ def _schedule(
     scheduler: SchedulerBase | None,
     loop: asyncio.AbstractEventLoop | None,
 ) -> DisposableBase:
-    """Call ``action`` after ``seconds``. The timer may be set and disposed in any thread."""
+    """Call ``action`` after ``seconds``. Without ``scheduler``, any thread may set and dispose the timer."""
     if scheduler is not None or loop is None:
         return (scheduler or TimeoutScheduler.singleton()).schedule_relative(seconds, _to_action(action))
     timer = _LoopTimer(loop, seconds, action)

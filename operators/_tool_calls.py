@@ -221,7 +221,7 @@ class _Arguments(Generic[V]):
         growing = self._growing.get(key)
         if growing is not None:
             return growing.feed(delta.arguments)
-        ended = self.finish()  # a new tool call begins, so emit the last values of the earlier calls
+        ended = self.finish()  # a new tool call begins, so emit the last values of the earlier tool calls
         growing = self._growing[key] = GrowingJson(self._read)
         return [*ended, *growing.feed(delta.arguments)]
 

@@ -190,7 +190,8 @@ MAX_ROW_BYTES = 64 * 1024
 MAX_BLOCK_TEXT_CHARACTERS = 4096
 """The longest text of a chunk in a written block, in characters.
 
-This limit keeps each block far below ``MAX_EVENT_BYTES``, the store's limit for one event.
+This limit keeps each block below ``MAX_EVENT_BYTES``, the store's limit for one event, even if JSON needs 12 bytes for
+each character.
 """
 
 _BLOCK_HEAD = b'{"block":'
@@ -227,7 +228,7 @@ def unpack(row: bytes, after: int) -> Sequence[Event]:
     """Return those events of a row that have a ``seq`` above ``after``.
 
     Raises:
-        CodecError: the row was not written by :func:`pack`.
+        CodecError: a line of the row is not JSON, or an event cannot be decoded.
     """
     events: list[Event] = []
     columns = b""

@@ -172,9 +172,9 @@ def read_calls(make: Callable[[], Reader[U]]) -> Callable[[Observable[Any]], Obs
     :class:`CallTracker` defines what ends a call. If a call fails, is cancelled or is retracted, its reader is dropped,
     and emits nothing more.
 
-    If ``finish()`` raises a ValidationError, the error is kept until the source completes, because the same agent may
-    be asked again and answer better. If no later answer of the agent fits, the stream then ends with the error. Any
-    other exception of a reader ends the stream at once, and disposes the source. ::
+    If ``finish()`` raises a ValidationError, the error is kept, because the same agent may be asked again and answer
+    better. A later call of the agent replaces or drops the error. If an error is left when the source completes, the
+    stream ends with this error. Any other exception of a reader ends the stream at once, and disposes the source. ::
 
         source         --a--b--a--{a finished}--b|
         read_calls     -----------A--------------B|

@@ -136,7 +136,7 @@ def _read_end(entry: Mapping[str, Any], position: str) -> Exception | None:
 
 
 def _read_item(entry: Mapping[str, Any]) -> Any:
-    """Return the item of a line. If the item cannot be restored, return a stand-in."""
+    """Return the item of a line, or its stand-in (see :mod:`rxflow.types.codec`). A broken line raises an error."""
     if entry["kind"] in ("str", "other"):
         return from_json_value(entry["data"])
     return decode_entry({"v": VERSION, **entry})
@@ -158,8 +158,8 @@ _SECRET_SHAPES = [
     rb"eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+",  # JSON Web Tokens
 ]
 # The lookahead for the first letter halves the time of the search. A key begins at the start of a word, or directly
-# after a JSON escape such as \n or \u00e9. An escape ends with a letter or a digit, so (?<!\w) does not match after
-# an escape. Therefore escapes have cases of their own.
+# after a JSON escape such as \n or \u00e9. Such an escape ends with a letter or a digit, so (?<!\w) does not match
+# after it. Therefore these escapes have cases of their own.
 _SECRET = re.compile(
     rb"(?=[sprghxAe])(?:(?<!\w)|(?<=\\[bfnrt])|(?<=\\u[0-9A-Fa-f]{4}))(?:%s)" % b"|".join(_SECRET_SHAPES)
 )
@@ -182,7 +182,8 @@ _MIN_SECRET_CHARACTERS = 16
 def _mask_secrets(text: bytes) -> bytes:
     """Replace secrets in JSON text by ``***``. The result is still JSON.
 
-    A secret is a text that looks like an API key or a token, or the value of a key such as ``api_key`` or ``password``.
+    A text is a secret if it looks like an API key or a token, or if its name in the JSON is ``api_key``, ``password``
+    or similar. Numbers are not masked.
     """
     text = _SECRET.sub(_MASK, text)
     text = _BEARER_TOKEN.sub(rb"\g<1>" + _MASK, text)

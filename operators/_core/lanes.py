@@ -64,9 +64,10 @@ class Label:
     Attributes:
         what: the noun for the label in error messages.
         name, id: the fields of chunks and origins that hold the name and the id. ``id`` is None for methods.
-        field: the name of an attribute that only a Task has, or only an Agent. Both have an ``id``. None for methods.
-        begins: the class of the event that begins a labelled span.
-        ends: the classes of the events that end a labelled span.
+        field: an attribute that distinguishes a Task from an Agent, because both have an ``id``. ``field`` is None for
+            methods.
+        begins: the class of the event that begins a span of a lane. For agents, this is the span of the task.
+        ends: the classes of the events that end such a span.
     """
 
     what: str
@@ -231,7 +232,7 @@ class _Lanes:
             self.on_error(error)
 
     def _note_event(self, key: str, items: _Items, item: object) -> None:
-        """Handle an event that may begin or end a labelled span.
+        """Handle an event that may begin or end a span of the lane.
 
         Spans with the same name that are open at the same time share a lane. The lane ends when the last of these spans
         ends.

@@ -18,7 +18,7 @@ class PageReader(AsyncIterator[Sequence[Event]]):
     """Iterates over the events after number ``after``: first stored ones, then new ones, until the run ends or pauses.
 
     Each step returns the events that are ready, at most ``PAGE`` events. If the reader is slow, events wait in the log.
-    :meth:`close` ends the iteration.
+    :meth:`close` ends the iteration. A step that is already reading may still return its events.
 
     Raises:
         LookupError, ValueError: while iterating, as described for :meth:`Log.read`.

@@ -37,7 +37,8 @@ BURST_EVENTS = 64
 """After a batch of at least this many events, the next write waits ``BURST_PAUSE_S``.
 
 If ``MAX_BATCH_EVENTS`` events arrive during this pause, they are written at once. The pause makes batches larger. This
-saves time, because each batch has a fixed cost. At full speed, the fixed cost is half of the cost of the log.
+saves time, because each batch has a fixed cost. If a run emits events as fast as it can, the fixed cost is half of the
+cost of the log.
 """
 BURST_PAUSE_S = 0.01
 
@@ -86,7 +87,7 @@ class LogWriter(ObserverBase[Event]):
         self._due.take()
         self._limit = first + 1  # when ``_waiting.next`` reaches this number, on_next() calls _advance()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._not_before = 0.0  # the next batch begins at this time of the loop, or later
+        self._not_before = 0.0  # the time of the loop at which the pause after a burst ends
         self._is_over = False
         self._end: End | None = None
         self._end_token = Once()
@@ -140,7 +141,7 @@ class LogWriter(ObserverBase[Event]):
 
     @property
     def is_ending(self) -> bool:
-        """Whether no more events are accepted, because :meth:`end` was called or the log cannot be written."""
+        """Whether :meth:`end` was called, or ``done`` has resolved or failed."""
         return self._end_token.is_taken or self.done.done()
 
     def _refuse(self) -> None:
@@ -224,7 +225,8 @@ class LogWriter(ObserverBase[Event]):
         """Write the waiting events batch by batch, as long as the store replies at once."""
         while True:
             batch = self._waiting.take(MAX_BATCH_EVENTS)
-            # Read the end before the check for more events. Once the end is set, no events are added.
+            # Read the end before the check for more events, so that all events that came before the end are written. An
+            # event that the loop is adding at this moment may be dropped.
             end = self._end
             if self._waiting:
                 end = None
@@ -283,10 +285,11 @@ class LogWriter(ObserverBase[Event]):
         return Batch([*parts, *closing], len(batch) + len(closing))
 
     def _resume(self, end: End | None, reply: Future[None]) -> None:
-        """Continue after a reply. This is called in the store's thread.
+        """Continue after a reply. This is called in the thread that resolves the reply, usually the store's thread.
 
-        If events are waiting, the loop's thread writes them, because they are probably still in its processor's cache.
-        If there is no open loop, or if the end of the run is set, this thread writes them.
+        If events are waiting, the loop's thread writes them. It has created them, so they are probably still in the
+        cache of its processor core. If there is no open loop, or if the end of the run is set, the calling thread
+        writes them.
         """
         if not self._go_on(reply, end):
             return

@@ -205,7 +205,7 @@ def no_such_run(run_id: str) -> LookupError:
 def check_run_id(run_id: object) -> None:
     """Raise TypeError if ``run_id`` is not a string.
 
-    In a store, a wrong type could also make the jobs of other runs fail.
+    A store may handle requests of several runs together. A wrong type could then make requests of other runs fail.
     """
     if not isinstance(run_id, str):
         raise TypeError(f"run_id must be a string; got {run_id!r}")

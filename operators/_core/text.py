@@ -84,7 +84,7 @@ def shape_text(make: Callable[[], Shaper]) -> Callable[[Observable[T]], Observab
     - The stream ends.
 
     The rest of the text is emitted just before the item or terminal that ended the voice. An exception of a shaper ends
-    the stream, and disposes the source. ::
+    the stream, and disposes the source. ``make`` must not raise. ::
 
         source     --he--WO--llo\n--RLD--|             (two voices, in lower and in upper case)
         lines()    ----------(hello\n)---(WORLD)|
@@ -196,7 +196,7 @@ class Voices:
         """End ``voices``, and emit the rest of their text. Return False if a shaper failed and so ended the stream."""
         for voice in voices:
             if not self.voices.remove(voice):
-                continue  # emit_pieces() called the observer, and this caused an item that ended the voice
+                continue  # during emit_pieces(), the observer made the source emit an item that ended this voice
             try:
                 pieces = voice.flush()
             except Exception as error:  # noqa: BLE001 - the error is the stream's terminal
@@ -239,7 +239,7 @@ def find_last_start(text: str) -> int:
 
 
 def find_end_after(text: str, count: int) -> int:
-    """Return the index after the first ``count`` code points.
+    """Return the index after the first ``count`` code points. ``count`` is at least 1.
 
     If that index is inside a character, return the index after this character.
     """

@@ -177,8 +177,8 @@ class Answerer:
 class EventClock:
     """The time for the events of a run.
 
-    One read from a provider's connection may bring many chunks. All these chunks get the time of the read. Numbering
-    the chunks would take twice as long if the clock were read for each chunk.
+    One read from a provider's connection may bring many chunks. All these chunks get the time of the read. Giving a
+    chunk its number and its time would take twice as long if the clock were read for each chunk.
     """
 
     __slots__ = ("read_at", "time")
@@ -309,7 +309,7 @@ class UsageLedger:
 
     @property
     def cost(self) -> float | None:
-        """The cost of all calls that reached a provider, in US dollars; None if one cost is unknown."""
+        """The cost of all calls that reached a provider, in US dollars; None if any of these costs is unknown."""
         costs = list(self._costs)
         return None if None in costs else sum(cost for cost in costs if cost is not None)
 

@@ -26,7 +26,10 @@ with extra("mcp"):
 
 
 class ServerError(RuntimeError):
-    """A tool of an MCP server reported an error. The message is the text that the tool returned."""
+    """A tool of an MCP server reported an error.
+
+    The message is the text that the tool returned, or "the tool failed" if the tool returned no text.
+    """
 
 
 class connect:  # noqa: N801 - used like a function

@@ -63,7 +63,7 @@ class _Run:
         return self._cut_off[-1][1] if self._cut_off else "stop"
 
     def find_failure(self, error: BaseException | None) -> str | None:
-        """Return the reason why an ended run did not complete; None if the run completed."""
+        """Return the reason why an ended run failed or was cancelled; None if the run completed or paused."""
         if error is not None:
             return describe_error(error)
         return "the run was cancelled" if self.is_cancelled else None
@@ -97,7 +97,7 @@ class ChatAnswer:
     """
 
     failure: str | None = None
-    """The reason why the run did not complete. None before the end of the run, and if the run completed."""
+    """The reason why the run failed or was cancelled. None before the end of the run, and if it completed or paused."""
 
     def __init__(self, asked: Asked) -> None:
         self._run = _Run()
@@ -194,7 +194,7 @@ class ResponseAnswer:
     """
 
     failure: str | None = None
-    """The reason why the run did not complete. None before the end of the run, and if the run completed."""
+    """The reason why the run failed or was cancelled. None before the end of the run, and if it completed or paused."""
 
     def __init__(self, asked: Asked) -> None:
         self._run = _Run()

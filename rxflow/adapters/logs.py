@@ -168,7 +168,7 @@ class _RunLog:
         self._logger.log(level, "%s", _phrase(event, fields), extra=fields, exc_info=trace)
 
     def _describe(self, event: Any) -> dict[str, Any]:
-        """Return the fields that the event alone provides."""
+        """Return the fields that come from the event itself, not from its :class:`_Span`."""
         fields: dict[str, Any] = {"event": type(event).__name__, "seq": event.seq}
         if event.at:
             fields["at"] = event.at

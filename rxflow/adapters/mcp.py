@@ -90,7 +90,7 @@ def _schema_of_state(flow: Flow[Any]) -> dict[str, Any]:
         return {}
     schema = type(state).model_json_schema()
     schema["properties"] = {name: each for name, each in schema.get("properties", {}).items() if name != "id"}
-    # No argument is required: all fields of a state have defaults, except perhaps ``id``, which the flow fills in.
+    # No argument is required, because the flow's initial state already has a value for each field.
     schema.pop("required", None)
     return schema
 

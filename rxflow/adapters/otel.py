@@ -92,9 +92,9 @@ def trace(
         events     S--a--b--F|
         trace()    S--a--b--F|
 
-    The parent of the tree is the span that is current when the run is subscribed. If the run has a thread of its own,
-    no span is current in that thread: the parent is then the span that was current when ``pipe`` was called. Disposing
-    the run ends its open spans as cancelled.
+    The parent of the tree is the span that is current when the run is subscribed. If no span is current then, the
+    parent is the span that was current when ``pipe`` was called. For example, no span is current in a run's own thread.
+    Disposing the run ends its open spans as cancelled.
 
     Args:
         tracer_provider: by default OpenTelemetry's global one.

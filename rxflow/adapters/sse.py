@@ -79,8 +79,8 @@ def respond(
     ``seq`` of this event, or with -1 if the client names no event. With ``as_frames``, the function is always called
     with -1, because frames refer to earlier frames. The client still gets only the frames after the named event.
 
-    If ``source`` is an Observable, each connection would start a new run. So a client that reconnects gets status 204,
-    which makes ``EventSource`` stop.
+    If ``source`` is an Observable, each connection would start a new run. So a client that names an event gets status
+    204, and ``EventSource`` then stops reconnecting.
 
     If ``source`` returns a reader (:meth:`rxflow.runs.Run.read`), a slow client is sent the next events when it is
     ready for them. If ``source`` is or returns an Observable, the items are buffered for a slow client. A client

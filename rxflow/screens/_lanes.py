@@ -70,7 +70,7 @@ def show_call(name: str, arguments: Mapping[str, Any]) -> str:
 
 
 def show_value(value: object, depth: int = 4) -> str:
-    """Return a value as one short line of text. Only the beginning of a long text, list or mapping is shown.
+    """Return a value as one short line of text. Long texts are cut. Lists and mappings are cut after five elements.
 
     ``depth`` is how many levels of lists and mappings are shown. It has a limit, because a list may contain itself.
     """
@@ -391,7 +391,7 @@ class Spending:
         window.append((now, size))
 
     def end(self, event: LLMFinished | LLMFailed | LLMCancelled) -> UsageMetrics:
-        """Record that a call has ended. Return the usage in ``event`` if it is known; otherwise return an estimate."""
+        """Record the end of a call. Return ``event.usage``; if it is empty and the call is open, return an estimate."""
         call = self._open.pop(event.origin.span_id, None)
         if event.usage.is_reported or call is None:
             return self._count(event.usage, event.cost)

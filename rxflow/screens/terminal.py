@@ -42,8 +42,8 @@ FRAMES_PER_SECOND = 12
 def show(source: HasEvents | Observable[Event], inputs: Mapping[str, Any] | None = None, **options: Any) -> Any:
     """Run ``source``, draw it while it runs, and return its result.
 
-    Ctrl-C stops the run, including its connections to providers. The screen then shows what the run has cost, and
-    KeyboardInterrupt is raised.
+    Ctrl-C stops the run, including its connections to providers, and KeyboardInterrupt is raised. Unless ``summary``
+    is False, the screen shows what the run has cost.
 
     Args:
         source: a flow, a crew, or an Observable of events. A pipeline and ``from_cassette(…)`` are such Observables.
@@ -123,8 +123,9 @@ class Dashboard:
         console: a console of rich; by default one on standard output.
         plain: print lines even in a terminal.
         methods: the names of the flow's methods. These methods are shown even before they start.
-        summary: at the end, print the tree, the result, and one line with the time, the tokens and the cost. This
-            option does not change plain lines: they always end with such a line.
+        summary: at the end, print the tree, one line with the time, the tokens and the cost, and the result or error.
+            If the run is stopped from outside, only the line is printed. This option does not change plain lines: they
+            always end with such a line.
         tree: the state that the screen draws; by default a new one with ``methods``.
     """
 

@@ -39,7 +39,9 @@ class Drawing:
 
 
 def draw(timeline: Timeline, values: Mapping[str, Any] | None = None) -> str:
-    """Draw a timeline that begins at 0 or later. If ``values`` has a name for an item, this name is drawn.
+    """Draw a timeline that begins at 0 or later.
+
+    If ``values`` has a name of one letter or digit for an item, this name is drawn. Other items get other names.
 
     A mark is a drawn signal or group. If a mark is wider than the time until the next mark, the time of the next mark
     is written in brackets: in ``(ab)[1ms]c``, "c" is at 1 ms.
@@ -349,7 +351,7 @@ def cassette(path: AnyPath, *kinds: type[Any]) -> Tape:
 
     Raises:
         OSError: the file cannot be read.
-        CassetteError: the file is not a cassette.
+        CassetteError: the file is not a cassette, or one of its lines is broken.
     """
     recorded = read_cassette(path)
     taken = [(at, item) for at, item in recorded.items if not kinds or isinstance(item, kinds)]

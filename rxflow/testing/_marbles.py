@@ -89,7 +89,7 @@ class ColdSource(MarbleSource):
 
 
 class HotSource(MarbleSource):
-    """A source that plays its timeline once, with or without subscribers."""
+    """A source that plays its timeline once in each play, with or without subscribers."""
 
     def __init__(self, diagram: str, timeline: Timeline) -> None:
         super().__init__(diagram, timeline)
@@ -219,9 +219,9 @@ class Marbles:
     A comparison plays all expectations that were not played yet, together on one loop and with one clock. Flows,
     coroutines, sync methods, anyio deadlines and RxPY's time operators all use this clock.
 
-    A play ends when nothing can happen any more. Timers may run forever, so ``patience`` limits a play: after the end
-    of the longest diagram, virtual time jumps to a next timer at most ``patience`` times. When a play ends, the
-    subscriptions that are still open are disposed.
+    A play ends when nothing can happen any more. Timers may run forever, so ``patience`` limits a play. After the end
+    of the longest diagram that is known when the play begins, virtual time jumps to a next timer at most ``patience``
+    times. When a play ends, the subscriptions that are still open are disposed.
     """
 
     def __init__(self, *, patience: int = 3000) -> None:
@@ -244,7 +244,7 @@ class Marbles:
     def hot(
         self, diagram: str, values: Mapping[str, Any] | None = None, error: BaseException | None = None
     ) -> HotSource:
-        """Create a source that plays ``diagram`` once, with or without subscribers.
+        """Create a source that plays ``diagram`` once in each play, with or without subscribers.
 
         The source begins at ``^``, or at the beginning of the diagram if there is no ``^``.
         """
@@ -255,7 +255,7 @@ class Marbles:
     def expect(
         self, observable: ObservableBase[Any], subscription: str | None = None, *, until: float | None = None
     ) -> Expectation:
-        """Return an expectation about ``observable``. Call ``to_be()`` or ``to_say()`` to compare the output.
+        """Return an expectation about ``observable``. Call ``to_be()`` or ``to_say()`` to compare its signals.
 
         ``subscription`` is a diagram of the start and end of the subscription, such as ``"^---!"``. If this
         diagram has no end, ``until`` can set the end, in virtual seconds.
@@ -349,7 +349,7 @@ class Marbles:
 
 
 class Expectation:
-    """An expectation about the output of a stream. The methods compare the output with a diagram."""
+    """An expectation about the signals of a stream. The methods compare the signals with a diagram."""
 
     def __init__(self, marbles: Marbles, recording: Recording) -> None:
         self.recording = recording
@@ -399,7 +399,7 @@ class SubscriptionsExpectation:
     def to_be(self, *diagrams: str) -> None:
         """Raise AssertionError unless the source had exactly these subscriptions, in this order.
 
-        Without diagrams, the source must have had no subscription.
+        Each play forgets all earlier subscriptions. Without diagrams, the source must have had no subscription.
         """
         self.is_compared = True
         expected = [parse_subscription(diagram) for diagram in diagrams]

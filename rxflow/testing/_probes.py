@@ -17,7 +17,7 @@ def probe(name: str = "probe") -> Probe:
     """Create an operator that records what happens at this point of a pipe. The signals are not changed. ::
 
         seen = probe()
-        flow.observe().pipe(seen, ops.take(1)).subscribe()
+        rx.never().pipe(rxops.start_with("a"), seen, rxops.take(1)).subscribe()
         seen.assert_cancelled()
 
     A probe receives what a subscriber at this point would receive. Directly after ``observe()``, these are the chunks.
@@ -133,7 +133,10 @@ class _Watched(ObserverBase[Any]):
         self._is_over = False
 
     def is_over(self, *, cancelled: bool = False) -> bool:
-        """Mark the subscription as over, by a disposal if ``cancelled``. Return True if it was already over before."""
+        """Mark the subscription as over. If the subscription was already over, only return True.
+
+        Otherwise, count the subscription as cancelled if ``cancelled`` is True, and return False.
+        """
         before, self._is_over = self._is_over, True
         if cancelled and not before:
             self._probe.cancelled += 1

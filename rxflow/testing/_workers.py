@@ -160,7 +160,7 @@ class _Pool:
 
 
 class _Worker:
-    """The record of one thread: a worker thread of the loop, or a reader; see :meth:`Workers.reader`."""
+    """The record of one piece of work that a thread does for the loop, or of a reader; see :meth:`Workers.reader`."""
 
     def __init__(self, workers: Workers, pool: _Pool | None = None) -> None:
         self.workers = workers
@@ -225,7 +225,7 @@ class _Worker:
 
 
 class _Pause:
-    """One wait of a worker. :meth:`ends` may be called before the wait has begun."""
+    """Counts one wait of a worker, but does not block. If :meth:`ends` is called first, the wait is not counted."""
 
     def __init__(self, workers: Workers, count: Callable[[int], None]) -> None:
         self._workers = workers
@@ -234,7 +234,7 @@ class _Pause:
         self._has_ended = False
 
     def begins(self) -> None:
-        """Begin the wait. If this is not the loop's thread, the loop first runs the callbacks scheduled so far."""
+        """Begin the wait. If this thread is not the loop's, schedule the beginning on the loop, and return at once."""
         if running_loop() is self._workers.loop:
             self._begin()
         else:
@@ -371,7 +371,7 @@ def find_workers(*, is_timed: bool = False) -> Workers | None:
 
 
 def _is_idle(thread: threading.Thread, frame: FrameType) -> bool:
-    """Return whether a thread cannot act: it waits for another thread, or has not moved since the clock started."""
+    """Return whether a thread waits without a real timeout, or has not moved since the clock started."""
     ident = thread.ident or 0
     if ident in _joins:
         return _joins[ident].is_alive()

@@ -13,11 +13,12 @@ A tag is also needed for a few values of JSON's own types, for example for very 
 class. Any other object of a subclass of ``str``, ``int``, ``float``, ``dict``, ``list``, ``tuple`` or ``set`` is
 written as a plain ``str``, ``int`` and so on.
 
-Reading imports nothing, and calls no constructor or validator of a user's class. It does call the ``model_post_init``
-of pydantic classes, because that method may fill private attributes, which are not written. A pydantic object, a
-dataclass object or an enum member is restored only if the program has already loaded its class. An error is restored
-only if its class is built into Python or belongs to rxflow. A value that cannot be restored, such as the file in the
-last line, becomes a stand-in: a :class:`RecordedError`, :class:`RecordedObject` or :class:`RecordedModel`.
+Reading imports nothing, and calls no constructor or validator of a user's class. Reading does call the
+``model_post_init`` of pydantic classes, because that method may fill private attributes, which are not written. Reading
+also calls the default factories of fields that the data lacks. A pydantic object, a dataclass object or an enum member
+is restored only if the program has already loaded its class. An error is restored only if its class is built into
+Python or belongs to rxflow. A value that cannot be restored, such as the file in the last line, becomes a stand-in: a
+:class:`RecordedError`, :class:`RecordedObject` or :class:`RecordedModel`.
 """
 
 from __future__ import annotations
@@ -90,9 +91,9 @@ class RecordedObject:
 class RecordedModel(BaseModel):
     """Stands for a pydantic or dataclass object that could not be restored.
 
-    This happens if the object's class is not loaded, if a dataclass has other fields now, or if the
-    ``model_post_init`` of a pydantic class raised an error. The stand-in has the fields of the object.
-    ``recorded_type`` is the name of the object's class, as "module:Class".
+    This happens, for example, if the object's class is not loaded, if a dataclass has other fields now, or if the
+    ``model_post_init`` or a default factory of a pydantic class raised an error. The stand-in has the fields of the
+    object. ``recorded_type`` is the name of the object's class, as "module:Class".
     """
 
     model_config = ConfigDict(extra="allow")

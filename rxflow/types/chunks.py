@@ -41,7 +41,7 @@ class StreamChunk(BaseModel):
 
     Attributes:
         content: the new text; for a tool call, the new piece of its arguments.
-        seq: the number of the chunk among all events of its run, from 0.
+        seq: the number of the chunk among all events of its run, from 0; -1 until the chunk has left the run.
         at: when the chunk arrived, in seconds since the epoch; with virtual time, in seconds of the virtual clock.
         attempt: how many attempts were made before the one that emitted the chunk. A new attempt begins when the answer
             to a task is rejected, and when an operator such as ``retry_stream`` starts a stream again.

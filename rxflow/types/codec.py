@@ -128,7 +128,9 @@ def decode(line: bytes | str) -> Event:
 
 
 def decode_entry(entry: Mapping[str, Json]) -> Event:
-    """Return the event of a parsed line. Keys other than "v", "kind" and "data" are ignored.
+    """Return the event of a parsed line, which must have the key "v".
+
+    Keys other than "v", "kind" and "data" are ignored.
 
     Raises:
         CodecError: the version or kind is unknown, or the data do not fit the kind.

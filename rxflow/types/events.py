@@ -52,7 +52,7 @@ class FlowStarted(Started):
 class FlowFinished(Finished):
     """A flow ended. ``result`` is the result of the method that finished last; None if no method finished.
 
-    ``usage`` and ``cost`` are sums over the flow's LLM calls. ``cost`` is in US dollars; None if one cost is unknown.
+    ``usage`` and ``cost`` are sums over the flow's LLM calls. ``cost`` is in US dollars; None if any cost is unknown.
     """
 
     result: Any
@@ -202,8 +202,8 @@ class ToolFinished(Finished):
 class ToolFailed(Failed):
     """A tool call failed. Normally the model receives the error, and the run continues.
 
-    The run ends only if the request for approval raised the error. ``stage`` is "arguments" (not valid), "unknown" (no
-    such tool), "limit" (the tool was used too often), "denied" (a person refused) or "run" (any other error).
+    The run ends only if the tool's ``needs_approval`` or the question to a person raised the error. ``stage`` is
+    "arguments" (not valid), "unknown" (no such tool), "limit" (used too often), "denied" (refused) or "run" (others).
     """
 
     tool_id: str
@@ -334,7 +334,7 @@ class Retracted(Happened):
     llm_call_ids: tuple[str, ...] = ()
 
     def covers(self, item: StreamChunk | Happened) -> bool:
-        """Return whether ``item`` is void: a chunk, or an event of the same call."""
+        """Return whether ``item`` is void. The rules for chunks also apply to events."""
         labels = item if isinstance(item, StreamChunk) else item.origin
         namespace, call, own = self.origin.namespace, self.origin.llm_call_id, labels.llm_call_id
         return (

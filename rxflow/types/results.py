@@ -124,7 +124,10 @@ class _Result(BaseModel):  # noqa: PLW1641 - it can be changed, so it has no has
         return {**cast(dict[str, Any], given), "pydantic": _read_as(model, values)}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the structured answer as a dictionary; empty if no structure was requested."""
+        """Return the structured answer as a dictionary; empty if no structure was requested.
+
+        If the answer is a pydantic RootModel, return its root as plain values, for example a list.
+        """
         if self.json_dict is not None:
             return dict(self.json_dict)
         return self.pydantic.model_dump() if self.pydantic is not None else {}

@@ -105,7 +105,7 @@ def create_app(
 
     Raises:
         TypeError: ``flows`` are not flow classes, or ``when_unread`` has a wrong type.
-        ValueError: ``token`` is too short or has characters that headers cannot contain, or ``when_unread`` has a
+        ValueError: ``token`` is too short, or has a character that is not printable ASCII; or ``when_unread`` has a
             wrong value.
     """
     named = _name_flows(flows)

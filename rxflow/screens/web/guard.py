@@ -36,7 +36,8 @@ class Guard:
       rebinding).
     - If the server has a token, each request must contain the token, in a header or in the cookie that ``/?token=…``
       sets. Only OPTIONS requests from allowed origins need no token.
-    - A request from a page of another origin is refused, unless that origin is allowed.
+    - A request whose ``Origin`` header names another origin is refused, unless that origin is allowed. Browsers omit
+      this header from simple GET requests, but a page of another origin cannot read the responses.
     """
 
     def __init__(self, app: Any, *, token: str | None, allowed_origins: tuple[str, ...]) -> None:
@@ -105,7 +106,7 @@ class Guard:
 
 
 def check_token(token: str | None) -> None:
-    """Raise ValueError if the token is too short, or has characters that headers and cookies cannot contain."""
+    """Raise ValueError if the token is too short, or has a character that is not printable ASCII."""
     if token is not None and len(token) < MIN_TOKEN_CHARACTERS:
         raise ValueError(
             f"the token has {len(token)} characters; it needs at least {MIN_TOKEN_CHARACTERS}, "

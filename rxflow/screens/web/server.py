@@ -39,7 +39,9 @@ def serve(
     when_unread: WhenUnread = "detach",
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve ``flows`` until Ctrl-C. :func:`create_app` describes the arguments that are not listed here.
+    """Serve ``flows`` until Ctrl-C, then raise KeyboardInterrupt.
+
+    :func:`create_app` describes the arguments that are not listed here.
 
     Without ``runs``, the server cancels its live runs when it stops. With ``runs``, the live runs continue until you
     close ``runs``.
@@ -54,7 +56,7 @@ def serve(
 
     Raises:
         TypeError: ``flows`` are not flow classes, or ``when_unread`` has a wrong type.
-        ValueError: ``token`` is too short or has characters that headers cannot contain, or ``when_unread`` has a
+        ValueError: ``token`` is too short, or has a character that is not printable ASCII; or ``when_unread`` has a
             wrong value.
         OSError: the server cannot listen on the port, for example because the port is in use.
     """

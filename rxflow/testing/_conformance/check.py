@@ -130,8 +130,8 @@ def _itself(item: Any) -> object:
 def _name_of(operator: Callable[..., object]) -> str:
     """Return the name that messages use for an operator or a factory.
 
-    An inner function gets the name of the outer function. All operators of RxPY have the same name, so messages
-    call each of them "the operator of RxPY".
+    An inner function gets the name of the outer function. All operators of RxPY have the same name, so the result for
+    each of them is "of RxPY", and messages say "the operator of RxPY".
     """
     name = getattr(operator, "__qualname__", None)
     if name is None:

@@ -146,7 +146,7 @@ def shortly(items: list[Any]) -> str:
     return repr(items) if len(items) <= 12 else f"{items[:12]!r}… ({len(items)} items)"
 
 
-SIGNAL_TIMEOUT_S = 2.0  # real seconds after which an expected signal counts as missing
+SIGNAL_TIMEOUT_S = 2.0  # real seconds to wait for an expected signal; seconds of loop time to wait for the end of tasks
 _THREAD_END_S = 0.2  # real seconds to wait for the end of each thread
 _VIRTUAL_TIMEOUT_S = 600.0  # virtual seconds after which an expected signal counts as missing
 DISPOSAL_LIMIT_S = 1.0  # real seconds that a disposal may take; long enough for a busy machine
@@ -186,7 +186,7 @@ class Case:
     async def wait_until(self, witness: Witness, enough: Callable[[], bool]) -> bool:
         """Wait until ``enough()`` returns True, and return True. After a time limit, return False.
 
-        ``enough`` is called at once, and after each signal.
+        ``enough`` is called at once, after each signal on the signal's thread, and at the end of the wait.
         """
         came = asyncio.Event()
         loop = asyncio.get_running_loop()

@@ -80,7 +80,7 @@ class SourceCase(Case):
         return [self.key(item) for item in one] == [self.key(item) for item in other]
 
     async def require_no_tasks(self, before: set[asyncio.Task[Any]], when: str) -> None:
-        """Require that the loop's tasks, except those in ``before``, end within ``SIGNAL_TIMEOUT_S`` seconds."""
+        """Require that the loop's tasks, except those in ``before``, end within ``SIGNAL_TIMEOUT_S`` of loop time."""
         left = asyncio.all_tasks() - before
         if left:
             _, left = await asyncio.wait(left, timeout=SIGNAL_TIMEOUT_S)
