@@ -17,6 +17,7 @@ _YES = "(?:y|yes|yeah|yep|ok|okay|sure|approved?|true|go ahead|do it)"
 _NO = "(?:n|no|nope|deny|denied|reject|rejected|false)"
 _GAP = r"[\s,:;.!\u2013\u2014]+"
 _APPROVAL = re.compile(rf"(?i)(?:please{_GAP})?{_YES}(?:{_GAP}(?:{_YES}|please|thanks|thank you))*(?:{_GAP})?")
+_OBJECT = re.compile(r'\{\s*["}]')  # JSON, perhaps with a mistake; a text such as "{only if cheap}" is a reason
 _REFUSAL = re.compile(rf"(?is){_NO}(?:$|{_GAP}(?P<reason>.*))")
 
 
@@ -48,11 +49,8 @@ class Approval(BaseModel):
         if not isinstance(given, str):
             return given
         text = given.strip()
-        if text.startswith("{"):
-            try:
-                return {"approved": True, "arguments": from_json(text)}
-            except ValueError:  # not JSON, so it is a reason
-                pass
+        if _OBJECT.match(text):
+            return {"approved": True, "arguments": from_json(text)}
         if _APPROVAL.fullmatch(text):
             return {"approved": True}
         refusal = _REFUSAL.fullmatch(text)

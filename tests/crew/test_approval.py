@@ -100,7 +100,6 @@ def test_nobody_is_asked_about_a_tool_that_is_used_up() -> None:
         ("yesterday", "yesterday"),
         ("please", "please"),
         ("{only if cheap}", "{only if cheap}"),
-        (' {"amount": ', '{"amount":'),
         ("", ""),
         ({"approved": False, "reason": "too expensive"}, "too expensive"),
     ],
