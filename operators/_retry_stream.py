@@ -24,6 +24,7 @@ from rxflow.operators._core import (
     check_count,
     compile_error_filter,
     find_clock,
+    set_timer,
     through,
     to_seconds,
 )
@@ -172,7 +173,7 @@ class _Retrying:
         if scheduler is None:
             self.begin()
         elif not self.current.is_disposed:
-            self.current.disposable = scheduler.schedule_relative(delay, self.begin)
+            set_timer(self.current, scheduler, delay, self.begin)
 
     def _get_delay(self, error: BaseException) -> float | None:
         """Return the seconds until the next attempt; None if there is no further attempt."""

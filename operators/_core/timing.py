@@ -10,8 +10,9 @@ from typing import Any, ClassVar, TypeAlias
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
-from reactivex.disposable import Disposable, SerialDisposable
+from reactivex.disposable import Disposable, SerialDisposable, SingleAssignmentDisposable
 from reactivex.scheduler.eventloop import AsyncIOScheduler
+from reactivex.typing import RelativeTime, ScheduledAction
 
 from rxflow._loops import LoopScheduler, running_loop
 
@@ -87,6 +88,17 @@ def create_timed(operator: str, given: SchedulerBase | None, subscribe: TimedSub
     return Observable(subscribe_timed)
 
 
+def set_timer(timer: SerialDisposable, clock: SchedulerBase, time: RelativeTime, action: ScheduledAction[Any]) -> None:
+    """Call ``action`` after ``time``, unless ``timer`` gets another disposable before, or is disposed.
+
+    ``action`` may itself give ``timer`` another disposable, such as the next timer. Some schedulers call ``action``
+    before they return. So ``timer`` is filled first: otherwise the old timer would replace the new one.
+    """
+    pending = SingleAssignmentDisposable()
+    timer.disposable = pending
+    pending.disposable = clock.schedule_relative(time, action)
+
+
 def start_stopwatch(given: SchedulerBase | None, subscribed: SchedulerBase | None) -> Callable[[], float]:
     """Start to measure time. Return a function that returns the seconds since then.
 
@@ -148,7 +160,7 @@ class SilenceWatch:
         self._timer.dispose()
 
     def _wait(self, time: timedelta) -> None:
-        self._timer.disposable = self._clock.schedule_relative(time, self._check)
+        set_timer(self._timer, self._clock, time, self._check)
 
     def _check(self, scheduler: SchedulerBase, state: object = None) -> None:
         now = self._clock.now

@@ -15,6 +15,7 @@ from hypothesis import given, strategies as st
 from reactivex import Observable, operators as rxops
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import Disposable
+from reactivex.scheduler import CurrentThreadScheduler
 from reactivex.subject import Subject
 
 from rxflow import LLM, Flow, operators as ops
@@ -273,6 +274,15 @@ class TestOnAnyStream:
         times = 5 * sys.getrecursionlimit()
         assert signals_of(Observable(subscribe).pipe(ops.retry_stream(times))).errors == [BROKEN]
         assert subscribed == times + 1
+
+    def test_a_clock_may_begin_the_next_attempt_before_it_returns_the_timer(self) -> None:
+        first, second, told = Subject[Any](), Subject[Any](), Signals()
+        clock = CurrentThreadScheduler()
+        told.subscribe_to(failing(first, second).pipe(ops.retry_stream(1, delay=1e-6, scheduler=clock)))
+        first.on_error(BROKEN)
+        second.on_next("a")
+        second.on_completed()
+        assert (told.items, told.ends) == (["a"], ["completed"])
 
     def test_an_attempt_may_fail_in_another_thread_while_its_subscription_ends(self) -> None:
         lines = 0

@@ -7,6 +7,7 @@ import pytest
 import reactivex as rx
 from hypothesis import given, strategies as st
 from reactivex import Subject, operators as rxops
+from reactivex.abc import DisposableBase
 from reactivex.testing import TestScheduler
 
 from rxflow import operators as ops
@@ -200,6 +201,27 @@ def test_each_subscription_shows_for_itself(marbles: Marbles) -> None:
     smooth = marbles.cold("a|", {"a": "ab"}).pipe(ops.smooth(10))
     marbles.expect(smooth).to_be("a 99ms (b|)")
     marbles.expect(smooth, "--^").to_be("--a 99ms (b|)")
+
+
+def test_a_timer_may_fire_before_the_clock_returns_it() -> None:
+    class Prompt(TestScheduler):
+        """Lets the time of its first timer pass at once."""
+
+        has_timer = False
+
+        def schedule_relative(self, duetime: Any, action: Any, state: Any = None) -> DisposableBase:
+            timer = super().schedule_relative(duetime, action, state)
+            if not self.has_timer:
+                self.has_timer = True
+                self.advance_by(self.to_seconds(duetime))
+            return timer
+
+    clock, source, seen = Prompt(), Subject[Any](), list[Any]()
+    source.pipe(ops.smooth(10, catch_up=60, scheduler=clock)).subscribe(seen.append)
+    source.on_next("abcd")
+    source.on_completed()
+    clock.start()
+    assert "".join(seen) == "abcd"
 
 
 def test_without_any_clock_the_stream_fails() -> None:
