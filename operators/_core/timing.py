@@ -46,7 +46,7 @@ def find_clock(
     Raises:
         RuntimeError: all three are None.
     """
-    chosen = given or _use_loop_time(subscribed)
+    chosen = _use_loop_time(given or subscribed)
     if chosen is not None:
         return chosen
     if loop is None:
@@ -57,14 +57,14 @@ def find_clock(
     return LoopScheduler(loop)
 
 
-def _use_loop_time(subscribed: SchedulerBase | None) -> SchedulerBase | None:
-    """Replace RxPY's AsyncIOScheduler, which reads the wall clock, by a scheduler with the loop's time.
+def _use_loop_time(scheduler: SchedulerBase | None) -> SchedulerBase | None:
+    """Replace RxPY's AsyncIOScheduler, which reads the wall clock and serves only the loop's own thread.
 
     RxPY uses an AsyncIOScheduler when an Observable is awaited. Return any other scheduler, or None, unchanged.
     """
-    if type(subscribed) is AsyncIOScheduler:
-        return LoopScheduler(subscribed._loop)  # pyright: ignore[reportPrivateUsage]
-    return subscribed
+    if type(scheduler) is AsyncIOScheduler:
+        return LoopScheduler(scheduler._loop)  # pyright: ignore[reportPrivateUsage]
+    return scheduler
 
 
 TimedSubscription: TypeAlias = Callable[[ObserverBase[Any], SchedulerBase, SchedulerBase | None], DisposableBase]
@@ -105,7 +105,7 @@ def start_stopwatch(given: SchedulerBase | None, subscribed: SchedulerBase | Non
     The clock is that of ``given``, otherwise that of ``subscribed``, otherwise that of the running loop. Without a
     loop, the machine's clock is enough, because no timer is needed.
     """
-    scheduler = given or _use_loop_time(subscribed)
+    scheduler = _use_loop_time(given or subscribed)
     if scheduler is not None:
         clock, started_at = scheduler, scheduler.now
 

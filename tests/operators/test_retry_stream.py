@@ -290,6 +290,18 @@ class TestOnAnyStream:
             lines += 1
         assert lines > 1
 
+    def test_an_error_in_another_thread_wakes_the_loop_for_the_delay(self) -> None:
+        async def main() -> list[str]:
+            loop, first, told, ended = asyncio.get_running_loop(), Subject[Any](), list[Any](), asyncio.Event()
+            loop.set_debug(True)  # asyncio then refuses timers of other threads that would not wake the loop
+            piped = failing(first, rx.of("a")).pipe(ops.retry_stream(1, delay=0.001))
+            piped.subscribe(told.append, on_completed=ended.set)
+            await asyncio.to_thread(first.on_error, BROKEN)
+            await ended.wait()
+            return told
+
+        assert asyncio.run(main()) == ["a"]
+
     def test_it_keeps_the_rules(self) -> None:
         check_operator(ops.retry_stream(1), resubscribes=True, recovers=True, key=type)
 
