@@ -233,6 +233,8 @@ def test_without_any_clock_the_stream_fails() -> None:
 def test_arguments_are_checked_at_the_call() -> None:
     with pytest.raises(ValueError, match=r"smooth\(rate\) must be a number of characters a second above 0; got 0"):
         ops.smooth(0)
+    with pytest.raises(ValueError, match=r"smooth\(rate\) must be a number of characters a second above 0; got 1000"):
+        ops.smooth(10**400)
     with pytest.raises(
         ValueError, match=r"smooth\(catch_up\) must be a number of seconds \(or a timedelta\) above 0; got -1"
     ):
