@@ -12,7 +12,16 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, SerialDisposable
 from reactivex.typing import RelativeTime
 
-from rxflow.operators._core import Characters, Voices, check_positive, create_timed, shape_text, through, to_seconds
+from rxflow.operators._core import (
+    Characters,
+    Voices,
+    check_positive,
+    create_timed,
+    set_timer,
+    shape_text,
+    through,
+    to_seconds,
+)
 
 T = TypeVar("T")
 
@@ -86,7 +95,7 @@ class _TimedVoices(Voices):
 
     def _wait(self, time: timedelta) -> None:
         self._is_waiting = True
-        self.timer.disposable = self._scheduler.schedule_relative(time, self._check)
+        set_timer(self.timer, self._scheduler, time, self._check)
 
     def _check(self, scheduler: SchedulerBase, state: object = None) -> None:
         """Emit each text that was gathered for at least ``_limit``, and set the timer for the other texts."""

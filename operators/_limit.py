@@ -18,6 +18,7 @@ from rxflow.operators._core import (
     CallTracker,
     OpenCall,
     check_choice,
+    check_count,
     check_positive,
     get_span_id,
     get_text,
@@ -351,10 +352,10 @@ def limit_tokens(
 
     Raises:
         TokenLimitExceeded: as the stream's error, with ``on_limit="error"``.
-        TypeError: ``tokens`` is not a number.
-        ValueError: ``tokens`` is not a finite number above 0, or ``on_limit`` is unknown.
+        TypeError: ``tokens`` is not an integer.
+        ValueError: ``tokens`` is not above 0, or ``on_limit`` is unknown.
     """
-    check_positive(tokens, "limit_tokens(tokens)", "tokens")
+    check_count(tokens, "limit_tokens(tokens)", 1)
     check_choice(on_limit, "limit_tokens(on_limit=…)", "complete", "error")
 
     def create_error(spent: float, text: str) -> TokenLimitExceeded:

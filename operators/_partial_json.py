@@ -69,8 +69,8 @@ class _Answer(Generic[M]):
             return self._json.feed(item)
         return ()
 
-    def finish(self) -> Sequence[M]:
+    def finish(self) -> Sequence[M] | None:
         text = self._json.text
         if self._calls_tools or not text:
-            return ()
+            return None
         return self._json.if_new(read_json(self._model, text))

@@ -16,7 +16,7 @@ from rxflow.operators._core import (
     TextPattern,
     Voice,
     Voices,
-    check_positive,
+    check_count,
     get_span_id,
     get_text,
     replace_text,
@@ -66,14 +66,14 @@ def redact(
 
     Raises:
         TypeError: ``pattern`` is neither a string nor a pattern that was compiled from a string, ``replacement`` is
-            neither a string nor a function, or ``hold_back`` is not a number. If the function returns something other
+            neither a string nor a function, or ``hold_back`` is not an integer. If the function returns something other
             than a string, the stream ends with a TypeError.
         ValueError: ``pattern`` is not a regular expression, ``pattern`` matches the text "" (as ``x*`` does), or
             ``hold_back`` is not above 0.
     """
     if not (isinstance(replacement, str) or callable(replacement)):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"redact(replacement) takes a string, or a function of the match; got {replacement!r}")
-    check_positive(hold_back, "redact(hold_back)", "characters")
+    check_count(hold_back, "redact(hold_back)", 1)
     partial = PartialPattern(pattern, window=hold_back)
 
     def operator(source: Observable[Any]) -> Observable[Any]:

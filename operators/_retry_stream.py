@@ -12,7 +12,7 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import SerialDisposable, SingleAssignmentDisposable
 from reactivex.typing import RelativeTime
 
-from rxflow._loops import running_loop
+from rxflow._loops import Once, running_loop
 from rxflow._streaming import find_stamp
 from rxflow.operators._core import (
     Adding,
@@ -24,6 +24,7 @@ from rxflow.operators._core import (
     check_count,
     compile_error_filter,
     find_clock,
+    set_timer,
     through,
     to_seconds,
 )
@@ -133,7 +134,7 @@ class _Retrying:
         self._number = self._attempts.number
         self._retries = 0
         self._is_due = False
-        self._is_beginning = False
+        self._beginning = Once()
 
     def begin(self, *_: object) -> None:
         """Subscribe to the source.
@@ -141,17 +142,15 @@ class _Retrying:
         If the source fails during ``subscribe()``, the next attempt begins after ``subscribe()`` has returned.
         """
         self._is_due = True
-        if self._is_beginning:
-            return
-        self._is_beginning = True
-        while self._is_due and not self.current.is_disposed:
-            self._is_due = False
-            attempt = SingleAssignmentDisposable()
-            self.current.disposable = attempt
-            attempt.disposable = self._source.subscribe(
-                self._on_next, self._on_error, self._observer.on_completed, scheduler=self._subscribed
-            )
-        self._is_beginning = False
+        while self._is_due and not self.current.is_disposed and self._beginning.take():
+            if self._is_due:  # False if another thread began the attempt before this thread took the token
+                self._is_due = False
+                attempt = SingleAssignmentDisposable()
+                self.current.disposable = attempt
+                attempt.disposable = self._source.subscribe(
+                    self._on_next, self._on_error, self._observer.on_completed, scheduler=self._subscribed
+                )
+            self._beginning.give_back()
 
     def _on_next(self, item: object) -> None:
         self._emit(self._number(item))
@@ -174,7 +173,7 @@ class _Retrying:
         if scheduler is None:
             self.begin()
         elif not self.current.is_disposed:
-            self.current.disposable = scheduler.schedule_relative(delay, self.begin)
+            set_timer(self.current, scheduler, delay, self.begin)
 
     def _get_delay(self, error: BaseException) -> float | None:
         """Return the seconds until the next attempt; None if there is no further attempt."""

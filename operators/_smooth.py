@@ -20,6 +20,7 @@ from rxflow.operators._core import (
     get_span_id,
     get_text,
     replace_text,
+    set_timer,
     shape_text,
     through,
     to_seconds,
@@ -129,7 +130,7 @@ class _Pace:
             self._observer.on_completed()
 
     def _wait(self, time: timedelta) -> None:
-        self.timer.disposable = self._scheduler.schedule_relative(time, self._tick)
+        set_timer(self.timer, self._scheduler, time, self._tick)
 
     def _tick(self, scheduler: SchedulerBase, state: object = None) -> None:
         self._emit_due((self._scheduler.now - self._emitted_at).total_seconds())

@@ -15,10 +15,13 @@ from typing import Any, TypeVar
 import anyio
 import anyio.to_thread
 from reactivex.abc import DisposableBase
+from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignmentDisposable
 from reactivex.internal.constants import UTC_ZERO
 from reactivex.scheduler.eventloop import AsyncIOScheduler
+from reactivex.typing import RelativeTime, ScheduledAction
 
 T = TypeVar("T")
+_State = TypeVar("_State")
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
@@ -151,14 +154,55 @@ async def on_this_loop(future: Future[T]) -> T:
 
 
 class LoopScheduler(AsyncIOScheduler):
-    """RxPY's scheduler for asyncio, with the loop's clock instead of the wall clock.
+    """RxPY's scheduler for asyncio, with the loop's clock instead of the wall clock. Any thread may use it.
 
-    The wall clock may jump, and it does not follow a loop with virtual time.
+    The wall clock may jump, and it does not follow a loop with virtual time. RxPY's scheduler does not wake the loop
+    when another thread sets a timer: the timer would wait until the loop wakes for another reason.
     """
 
     @property
     def now(self) -> datetime:
         return UTC_ZERO + timedelta(seconds=self._loop.time())
+
+    def schedule(self, action: ScheduledAction[_State], state: _State | None = None) -> DisposableBase:
+        """Run ``action`` soon on the loop's thread."""
+        return self._plan(None, action, state)
+
+    def schedule_relative(
+        self, duetime: RelativeTime, action: ScheduledAction[_State], state: _State | None = None
+    ) -> DisposableBase:
+        """Run ``action`` on the loop's thread after ``duetime``."""
+        seconds = self.to_seconds(duetime)
+        return self._plan(seconds if seconds > 0 else None, action, state)
+
+    def _plan(self, seconds: float | None, action: ScheduledAction[_State], state: _State | None) -> DisposableBase:
+        loop = self._loop
+        done = SingleAssignmentDisposable()
+        handles: list[asyncio.Handle] = []
+
+        def run() -> None:
+            if not done.is_disposed:
+                done.disposable = self.invoke_action(action, state=state)
+
+        def begin() -> None:
+            if not done.is_disposed:
+                handles.append(loop.call_soon(run) if seconds is None else loop.call_later(seconds, run))
+
+        def cancel() -> None:
+            for handle in handles:
+                handle.cancel()
+
+        def dispose() -> None:
+            if running_loop() is loop:
+                cancel()
+            else:
+                call_soon(loop, cancel)  # after begin(), which another thread may have sent before
+
+        if running_loop() is loop:
+            begin()
+        else:
+            loop.call_soon_threadsafe(run if seconds is None else begin, context=context_for_another_thread())
+        return CompositeDisposable(done, Disposable(dispose))
 
 
 class Once:

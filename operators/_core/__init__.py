@@ -66,7 +66,14 @@ from rxflow.operators._core.text import (
     load_regex,
     shape_text,
 )
-from rxflow.operators._core.timing import SilenceWatch, StreamTimeout, create_timed, find_clock, start_stopwatch
+from rxflow.operators._core.timing import (
+    SilenceWatch,
+    StreamTimeout,
+    create_timed,
+    find_clock,
+    set_timer,
+    start_stopwatch,
+)
 
 __all__ = [
     "AGENT",
@@ -129,6 +136,7 @@ __all__ = [
     "replace_text",
     "reselect",
     "select",
+    "set_timer",
     "shape_text",
     "start_stopwatch",
     "through",

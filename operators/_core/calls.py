@@ -157,8 +157,8 @@ class Reader(Protocol[U_co]):
         """Take the next item. Return the values that are complete now."""
         ...
 
-    def finish(self) -> Sequence[U_co]:
-        """Return the last values of an ended call.
+    def finish(self) -> Sequence[U_co] | None:
+        """Return the last values of an ended call; None if the call has no answer.
 
         Raises:
             ValidationError: the answer does not fit the pydantic model.
@@ -263,18 +263,24 @@ class _Reading:
         """Emit the last values of a call. Return False if the reader failed and so ended the stream."""
         if not self._calls.remove(call):
             return True
-        self._misfits = [misfit for misfit in self._misfits if misfit[0].speaker != call.speaker]
         try:
             values = call.finish()
         except ValidationError as error:
+            self._drop_misfit(call)
             self._misfits.append((call, error))
             return True
         except Exception as error:  # noqa: BLE001 - the error is the stream's terminal
             self._fail(error)
             return False
-        for value in values:
-            self._emit(value)
+        if values is not None:
+            self._drop_misfit(call)
+            for value in values:
+                self._emit(value)
         return True
+
+    def _drop_misfit(self, answer: _ReadCall) -> None:
+        """Drop the error of the agent's last answer, because ``answer`` comes instead."""
+        self._misfits = [misfit for misfit in self._misfits if misfit[0].speaker != answer.speaker]
 
     def _fail(self, error: Exception) -> None:
         self.subscription.dispose()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from datetime import timedelta
-from math import isfinite
 from typing import TypeAlias, TypeGuard, cast
 
 from pydantic import BaseModel
@@ -32,7 +32,8 @@ def check_positive(value: float, parameter: str, unit: str, *, allow_zero: bool 
     """
     if not is_number(value):
         raise TypeError(f"{parameter} is not a number of {unit}: {value!r}")
-    if not isfinite(value) or value < 0 or (value == 0 and not allow_zero):
+    is_finite = abs(value) <= sys.float_info.max  # isfinite() raises an OverflowError for an int that no float can hold
+    if not is_finite or value < 0 or (value == 0 and not allow_zero):
         least = ", at least 0" if allow_zero else " above 0"
         raise ValueError(f"{parameter} must be a number of {unit}{least}; got {value!r}")
 

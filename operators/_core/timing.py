@@ -10,8 +10,9 @@ from typing import Any, ClassVar, TypeAlias
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
-from reactivex.disposable import Disposable, SerialDisposable
+from reactivex.disposable import Disposable, SerialDisposable, SingleAssignmentDisposable
 from reactivex.scheduler.eventloop import AsyncIOScheduler
+from reactivex.typing import RelativeTime, ScheduledAction
 
 from rxflow._loops import LoopScheduler, running_loop
 
@@ -45,7 +46,7 @@ def find_clock(
     Raises:
         RuntimeError: all three are None.
     """
-    chosen = given or _use_loop_time(subscribed)
+    chosen = _use_loop_time(given or subscribed)
     if chosen is not None:
         return chosen
     if loop is None:
@@ -56,14 +57,14 @@ def find_clock(
     return LoopScheduler(loop)
 
 
-def _use_loop_time(subscribed: SchedulerBase | None) -> SchedulerBase | None:
-    """Replace RxPY's AsyncIOScheduler, which reads the wall clock, by a scheduler with the loop's time.
+def _use_loop_time(scheduler: SchedulerBase | None) -> SchedulerBase | None:
+    """Replace RxPY's AsyncIOScheduler, which reads the wall clock and serves only the loop's own thread.
 
     RxPY uses an AsyncIOScheduler when an Observable is awaited. Return any other scheduler, or None, unchanged.
     """
-    if type(subscribed) is AsyncIOScheduler:
-        return LoopScheduler(subscribed._loop)  # pyright: ignore[reportPrivateUsage]
-    return subscribed
+    if type(scheduler) is AsyncIOScheduler:
+        return LoopScheduler(scheduler._loop)  # pyright: ignore[reportPrivateUsage]
+    return scheduler
 
 
 TimedSubscription: TypeAlias = Callable[[ObserverBase[Any], SchedulerBase, SchedulerBase | None], DisposableBase]
@@ -87,13 +88,24 @@ def create_timed(operator: str, given: SchedulerBase | None, subscribe: TimedSub
     return Observable(subscribe_timed)
 
 
+def set_timer(timer: SerialDisposable, clock: SchedulerBase, time: RelativeTime, action: ScheduledAction[Any]) -> None:
+    """Call ``action`` after ``time``, unless ``timer`` gets another disposable before, or is disposed.
+
+    ``action`` may itself give ``timer`` another disposable, such as the next timer. Some schedulers call ``action``
+    before they return. So ``timer`` is filled first: otherwise the old timer would replace the new one.
+    """
+    pending = SingleAssignmentDisposable()
+    timer.disposable = pending
+    pending.disposable = clock.schedule_relative(time, action)
+
+
 def start_stopwatch(given: SchedulerBase | None, subscribed: SchedulerBase | None) -> Callable[[], float]:
     """Start to measure time. Return a function that returns the seconds since then.
 
     The clock is that of ``given``, otherwise that of ``subscribed``, otherwise that of the running loop. Without a
     loop, the machine's clock is enough, because no timer is needed.
     """
-    scheduler = given or _use_loop_time(subscribed)
+    scheduler = _use_loop_time(given or subscribed)
     if scheduler is not None:
         clock, started_at = scheduler, scheduler.now
 
@@ -148,7 +160,7 @@ class SilenceWatch:
         self._timer.dispose()
 
     def _wait(self, time: timedelta) -> None:
-        self._timer.disposable = self._clock.schedule_relative(time, self._check)
+        set_timer(self._timer, self._clock, time, self._check)
 
     def _check(self, scheduler: SchedulerBase, state: object = None) -> None:
         now = self._clock.now

@@ -10,6 +10,7 @@ import reactivex as rx
 from reactivex import Observable, Subject, operators as rxops
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, RefCountDisposable, SingleAssignmentDisposable
+from reactivex.scheduler.eventloop import AsyncIOScheduler
 
 from rxflow import Flow, operators as ops
 from rxflow._loops import LoopScheduler
@@ -180,6 +181,45 @@ class TestClock:
     def test_without_a_loop_the_error_says_what_to_do(self) -> None:
         with pytest.raises(RuntimeError, match=r"^smooth needs a clock, .* pass scheduler="):
             find_clock("smooth", None, None, None)
+
+    @pytest.mark.parametrize("seconds", [0, 0.001, 3600])
+    def test_another_thread_can_set_and_cancel_timers_of_the_loop(self, seconds: float) -> None:
+        async def main() -> list[str]:
+            loop, ran, done = asyncio.get_running_loop(), list[str](), asyncio.Event()
+
+            def note(name: str) -> Callable[..., None]:
+                def run(*_: object) -> None:
+                    ran.append(name)
+                    if name == "last":
+                        done.set()
+
+                return run
+
+            loop.set_debug(True)  # asyncio then refuses what would not wake the loop
+            clock = LoopScheduler(loop)
+
+            mine = clock.schedule_relative(seconds, note("cancelled"))
+
+            def use() -> None:
+                mine.dispose()
+                clock.schedule_relative(seconds, note("cancelled")).dispose()
+                clock.schedule(note("first"))
+                clock.schedule_relative(min(seconds, 0.002), note("last"))
+
+            other = threading.Thread(target=use)
+            other.start()
+            other.join()  # the loop waits here, so nothing runs before it is cancelled
+            await done.wait()
+            return ran
+
+        assert asyncio.run(main()) == ["first", "last"]
+
+    def test_a_given_scheduler_of_rxpy_is_replaced_too(self) -> None:
+        async def main() -> None:
+            loop = asyncio.get_running_loop()
+            assert isinstance(find_clock("test", AsyncIOScheduler(loop), None, None), LoopScheduler)
+
+        asyncio.run(main())
 
     def test_a_subscribers_scheduler_reaches_the_source_of_a_run_on_its_loop(self) -> None:
         seen: list[SchedulerBase | None] = []

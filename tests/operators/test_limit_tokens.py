@@ -185,8 +185,9 @@ class TestInARun:
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({"tokens": 0}, ValueError, r"limit_tokens\(tokens\) must be a number of tokens above 0; got 0"),
-        ({"tokens": "9"}, TypeError, r"limit_tokens\(tokens\) is not a number of tokens: '9'"),
+        ({"tokens": 0}, ValueError, r"limit_tokens\(tokens\) must be at least 1; got 0"),
+        ({"tokens": "9"}, TypeError, r"limit_tokens\(tokens\) is not an integer: '9'"),
+        ({"tokens": 2.5}, TypeError, r"limit_tokens\(tokens\) is not an integer: 2\.5"),
         ({"on_limit": "cut"}, ValueError, r"limit_tokens\(on_limit=…\) must be one of 'complete', 'error'; got 'cut'"),
     ],
 )

@@ -189,6 +189,17 @@ class TestAnAnswerThatDoesNotFit:
         assert (shown.items, shown.completions) == ([Report(title="A")], 1)
         assert read(good, bad).completions == 0
 
+    def test_is_not_forgiven_where_the_same_agent_only_calls_a_tool_later(self) -> None:
+        labels: dict[str, Any] = {"task_id": "1", "agent_id": "1"}
+        shown = read(said("nonsense", span_id="r/1", **labels), delta("{}", span_id="r/2", **labels))
+        assert [str(error) for error in shown.errors] == [misfit(Report, "nonsense")]
+
+    def test_is_forgiven_where_the_better_answer_has_no_new_value_at_its_end(self) -> None:
+        labels = {"task_id": "1", "agent_id": "1"}
+        bad, good = said("nonsense", span_id="r/1", **labels), said('{"title": "A"}', span_id="r/2", **labels)
+        shown = read(bad, good, LLMFinished(origin=Origin(span_id="r/2"), text=""))
+        assert (shown.items, shown.completions) == ([Report(title="A")], 1)
+
     def test_is_forgiven_where_it_is_taken_back(self) -> None:
         bad = [said("nonsense", span_id="r/1"), LLMFinished(origin=CALL, text="")]
         taken_back = Retracted(origin=Origin(), attempts=(0,), error=OSError("gone"))

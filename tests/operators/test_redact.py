@@ -236,8 +236,9 @@ class TestItems:
         (
             {"pattern": "a", "hold_back": 0},
             ValueError,
-            r"redact\(hold_back\) must be a number of characters above 0; got 0",
+            r"redact\(hold_back\) must be at least 1; got 0",
         ),
+        ({"pattern": "a", "hold_back": 2.5}, TypeError, r"redact\(hold_back\) is not an integer: 2\.5"),
     ],
 )
 def test_arguments_are_checked_at_the_call(given: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -4,6 +4,9 @@ import asyncio
 import sys
 from dataclasses import replace
 from datetime import timedelta
+from itertools import count
+from threading import Thread
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -12,6 +15,8 @@ from hypothesis import given, strategies as st
 from reactivex import Observable, operators as rxops
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import Disposable
+from reactivex.scheduler import CurrentThreadScheduler
+from reactivex.subject import Subject
 
 from rxflow import LLM, Flow, operators as ops
 from rxflow.flow import listen, start
@@ -67,6 +72,36 @@ def contexts_of(error: BaseException | None) -> list[BaseException]:
 
 def is_broken(error: Exception) -> bool:
     return "broken" in str(error)
+
+
+def fail_at_line_of_begin(number: int) -> bool:
+    """Fail in another thread, just before a line that ``begin()`` runs after it has subscribed.
+
+    Check that the next attempt begins. Return False if ``begin()`` has fewer such lines.
+    """
+    first, told, lines = Subject[Any](), Signals(), count()
+
+    def on_line(frame: FrameType, event: str, _: object) -> Any:
+        if event == "line" and first.observers and next(lines) == number:
+            other = Thread(target=first.on_error, args=(BROKEN,))
+            other.start()
+            other.join()
+        return on_line
+
+    def on_call(frame: FrameType, event: str, given: object) -> Any:
+        is_begin = frame.f_code.co_name == "begin" and frame.f_globals["__name__"] == "rxflow.operators._retry_stream"
+        return on_line if is_begin else None
+
+    before = sys.gettrace()
+    sys.settrace(on_call)
+    try:
+        told.subscribe_to(failing(first, rx.of("a")).pipe(ops.retry_stream(1)))
+    finally:
+        sys.settrace(before)
+    if first.observers:
+        return False
+    assert (told.items, told.ends) == (["a"], ["completed"]), number
+    return True
 
 
 class TestOnAnyStream:
@@ -239,6 +274,33 @@ class TestOnAnyStream:
         times = 5 * sys.getrecursionlimit()
         assert signals_of(Observable(subscribe).pipe(ops.retry_stream(times))).errors == [BROKEN]
         assert subscribed == times + 1
+
+    def test_a_clock_may_begin_the_next_attempt_before_it_returns_the_timer(self) -> None:
+        first, second, told = Subject[Any](), Subject[Any](), Signals()
+        clock = CurrentThreadScheduler()
+        told.subscribe_to(failing(first, second).pipe(ops.retry_stream(1, delay=1e-6, scheduler=clock)))
+        first.on_error(BROKEN)
+        second.on_next("a")
+        second.on_completed()
+        assert (told.items, told.ends) == (["a"], ["completed"])
+
+    def test_an_attempt_may_fail_in_another_thread_while_its_subscription_ends(self) -> None:
+        lines = 0
+        while fail_at_line_of_begin(lines):
+            lines += 1
+        assert lines > 1
+
+    def test_an_error_in_another_thread_wakes_the_loop_for_the_delay(self) -> None:
+        async def main() -> list[str]:
+            loop, first, told, ended = asyncio.get_running_loop(), Subject[Any](), list[Any](), asyncio.Event()
+            loop.set_debug(True)  # asyncio then refuses timers of other threads that would not wake the loop
+            piped = failing(first, rx.of("a")).pipe(ops.retry_stream(1, delay=0.001))
+            piped.subscribe(told.append, on_completed=ended.set)
+            await asyncio.to_thread(first.on_error, BROKEN)
+            await ended.wait()
+            return told
+
+        assert asyncio.run(main()) == ["a"]
 
     def test_it_keeps_the_rules(self) -> None:
         check_operator(ops.retry_stream(1), resubscribes=True, recovers=True, key=type)

@@ -7,6 +7,7 @@ import pytest
 import reactivex as rx
 from hypothesis import given, strategies as st
 from reactivex import Subject, operators as rxops
+from reactivex.abc import DisposableBase
 from reactivex.testing import TestScheduler
 
 from rxflow import operators as ops
@@ -202,6 +203,27 @@ def test_each_subscription_shows_for_itself(marbles: Marbles) -> None:
     marbles.expect(smooth, "--^").to_be("--a 99ms (b|)")
 
 
+def test_a_timer_may_fire_before_the_clock_returns_it() -> None:
+    class Prompt(TestScheduler):
+        """Lets the time of its first timer pass at once."""
+
+        has_timer = False
+
+        def schedule_relative(self, duetime: Any, action: Any, state: Any = None) -> DisposableBase:
+            timer = super().schedule_relative(duetime, action, state)
+            if not self.has_timer:
+                self.has_timer = True
+                self.advance_by(self.to_seconds(duetime))
+            return timer
+
+    clock, source, seen = Prompt(), Subject[Any](), list[Any]()
+    source.pipe(ops.smooth(10, catch_up=60, scheduler=clock)).subscribe(seen.append)
+    source.on_next("abcd")
+    source.on_completed()
+    clock.start()
+    assert "".join(seen) == "abcd"
+
+
 def test_without_any_clock_the_stream_fails() -> None:
     told: list[Any] = []
     rx.of("a").pipe(ops.smooth()).subscribe(on_error=told.append)
@@ -211,6 +233,8 @@ def test_without_any_clock_the_stream_fails() -> None:
 def test_arguments_are_checked_at_the_call() -> None:
     with pytest.raises(ValueError, match=r"smooth\(rate\) must be a number of characters a second above 0; got 0"):
         ops.smooth(0)
+    with pytest.raises(ValueError, match=r"smooth\(rate\) must be a number of characters a second above 0; got 1000"):
+        ops.smooth(10**400)
     with pytest.raises(
         ValueError, match=r"smooth\(catch_up\) must be a number of seconds \(or a timedelta\) above 0; got -1"
     ):
