@@ -124,7 +124,7 @@ class _Race:
         for _, each, item in held:
             if each is runner:
                 self._observer.on_next(self.admit(item))
-            else:  # a copy: if the original got a number, the border would close the span a second time
+            else:  # a copy: admit() sets ``seq``, and the border closes spans whose start has one
                 self._observer.on_next(self.admit(copy(item)))
                 spans.follow(item)
         with stopping(_LOST):  # the border of the surrounding run uses this reason for the losers' spans

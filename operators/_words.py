@@ -92,8 +92,8 @@ def _compile_special() -> Any:
 def _compile_start() -> Any:
     """Compile a pattern for the start of a word.
 
-    A word starts at white space, and at a word boundary next to a letter of a script without spaces. An opening bracket
-    belongs to the word after it.
+    A word starts before white space, which belongs to the word after it. So does an opening bracket. A word also starts
+    at a word boundary that has a letter of a script without spaces on one side.
     """
     return load_regex().compile(
         rf"""

@@ -173,7 +173,7 @@ def read_calls(make: Callable[[], Reader[U]]) -> Callable[[Observable[Any]], Obs
     and emits nothing more.
 
     If ``finish()`` raises a ValidationError, the error is kept, because the same agent may be asked again and answer
-    better. A later call of the agent replaces or drops the error. If an error is left when the source completes, the
+    better. The agent's next answer replaces or drops the error. If an error is left when the source completes, the
     stream ends with this error. Any other exception of a reader ends the stream at once, and disposes the source. ::
 
         source         --a--b--a--{a finished}--b|
@@ -345,8 +345,8 @@ class CallQueues:
     def end_section(self) -> Iterator[object]:
         """Yield the events of the first section, which has no queues left. Then remove the section.
 
-        While an event is emitted, the observer may cause items. They are queued behind the events. If they begin a new
-        queue in this section, the section stays.
+        During the emission, the observer may make the source emit more items. These items are queued behind the events.
+        If one of these items opens a queue in this section, the section is not removed.
         """
         section = self.first
         while section.events:

@@ -252,7 +252,7 @@ class Passage(Holder, ObserverBase[Event]):
         return closing
 
     def _end(self) -> ObserverBase[Event]:
-        """Close the open spans. Return the observer for the terminal; a dummy if the passage was already over."""
+        """Close the open spans. Return the observer that gets the terminal; if the passage was over before, a dummy."""
         if self._is_over:
             return _NOBODY
         if self._stopped:

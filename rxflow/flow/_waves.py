@@ -14,8 +14,8 @@ _NONE: frozenset[str] = frozenset()
 class Occurrence:
     """The completion of a method, or a label that a router emitted. ``trigger`` is the name of the method or the label.
 
-    ``causes`` has the names of the routers that led to the occurrence. Only the routers of the same wave count. Such a
-    router is also a cause of its own completion and of its own label.
+    ``causes`` has the names of those routers of the same wave that led to the occurrence. A router's own completion and
+    label have the router among their causes.
     """
 
     trigger: str

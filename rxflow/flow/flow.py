@@ -173,7 +173,7 @@ class Flow(AsksPeople, Generic[S]):
 
         If the flow has a store, ``inputs["id"]`` continues with the state that was saved under this id. To begin with a
         copy of a saved state, pass the id of that state as ``restore_from_state_id``. The copy gets the id in
-        ``inputs``, or else a new id. A new id is a text, so a copy with an id of another type needs one in ``inputs``.
+        ``inputs``; without one, it gets a new id, which is a str. A state whose id is an int needs one in ``inputs``.
 
         Raises:
             ValueError: ``inputs`` do not fit the state, or the flow has no method to run. Also raised if
@@ -387,7 +387,7 @@ class Flow(AsksPeople, Generic[S]):
             emitter.on_next(StateChanged(origin=emitter.origin, state=state))
 
     async def _restore(self, keeper: StateKeeper, inputs: Inputs, restore_from: str | None, emitter: Emitter) -> None:
-        """Load the state of ``restore_from``, or else of the current id. Keep this id, and merge ``inputs`` in."""
+        """Load the state that was saved under ``restore_from`` (or the flow's own id). The flow keeps its own id."""
         read = partial(replace_state, self._state, state_id=self.flow_id)
         restored = await keeper.load(emitter, restore_from or self.flow_id, read)
         if restored is not None:

@@ -51,7 +51,7 @@ class MarbleSource(Observable[Any]):
 
         def end() -> None:
             stop.dispose()
-            if self._is_noting and subscriptions is self.subscriptions:  # otherwise a later play is being recorded
+            if self._is_noting and subscriptions is self.subscriptions:  # else the play has ended, or a later one runs
                 subscriptions[number] = Lifetime(subscriptions[number].start, now_of(loop))
 
         return Disposable(end)

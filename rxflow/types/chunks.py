@@ -90,7 +90,8 @@ class StreamChunk(BaseModel):
             super().__delattr__(name)
 
     def _leave_origin(self) -> None:
-        # Chunks that share the set of an Origin have equal labels. A changed chunk needs a set of its own.
+        # Chunks with the same ``__pydantic_fields_set__`` object count as chunks with equal labels. This chunk is about
+        # to change, so it gets a set of its own.
         _set_fields_set(self, set(self.__pydantic_fields_set__))
 
     def with_content(self, content: str) -> StreamChunk:
