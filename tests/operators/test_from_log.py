@@ -16,6 +16,7 @@ from rxflow.runs import EventsDroppedError, MemoryLog, SQLiteLog
 from rxflow.testing import Marbles, ScriptedLLM, check_source
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.codec import CodecError
+from rxflow.types.events import Event
 from tests.operators.pieces import said
 from tests.signals import signals_of
 
@@ -123,11 +124,11 @@ class TestErrors:
         signals_of(rx.range(2000).pipe(rxops.map(lambda seq: said("x", seq=seq)), ops.log_to(log, "r")))
         seen: list[int] = []
 
-        def read(chunk: StreamChunk) -> None:
+        def read(event: Event) -> None:
             if not seen:
                 with closing(sqlite3.connect(tmp_path / "runs.db")) as db, db:
                     db.execute("UPDATE events SET lines = x'7B7D' WHERE last = (SELECT max(last) FROM events)")
-            seen.append(chunk.seq)
+            seen.append(event.seq)
 
         (error,) = signals_of(ops.from_log(log, "r").pipe(rxops.do_action(read))).errors
         log.close()
