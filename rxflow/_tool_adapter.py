@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial, wraps
 from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, create_model
+from pydantic.errors import PydanticSchemaGenerationError
 
 from rxflow._streaming import in_thread
 from rxflow.tools import BaseTool, FunctionTool
@@ -44,10 +46,6 @@ def _call_of(original: Any) -> Callable[..., Any] | None:
     """Return a function that calls ``original`` with keyword arguments; None if ``original`` has no method for this."""
     if callable(getattr(original, "invoke", None)):
         return _invoking(original)
-    return _own_function(original)
-
-
-def _own_function(original: Any) -> Callable[..., Any] | None:
     ways = (getattr(original, way, None) for way in ("_run", "run", "func"))
     return next((way for way in ways if callable(way)), None)
 
@@ -108,11 +106,15 @@ def _adapt(original: Any, call: Callable[..., Any]) -> BaseTool:
     }
     if schema is not None:
         options["args_schema"] = _model_of(original.name, schema)
-    elif (function := _own_function(original)) is not None and function != call:
-        call = wraps(function)(call)  # so that FunctionTool reads the arguments from the signature of ``function``
     if callable(cached := getattr(original, "cache_function", None)):
         options["cache_function"] = cached
-    return FunctionTool(name=original.name, description=description, func=call, **options)
+    make = partial(FunctionTool, name=original.name, description=description, **options)
+    function = getattr(original, "_run", None)
+    if schema is None and callable(function) and function != call:
+        # FunctionTool reads the arguments from the signature of ``_run``. It cannot read every signature.
+        with suppress(TypeError, NameError, PydanticSchemaGenerationError):
+            return make(func=wraps(function)(call))
+    return make(func=call)
 
 
 def _read_by_langchain(original: Any) -> dict[str, Any] | None:
@@ -120,14 +122,16 @@ def _read_by_langchain(original: Any) -> dict[str, Any] | None:
 
     ``args`` has only the properties, without the ``$defs`` to which they may refer.
     """
+    properties = getattr(original, "args", None)
+    shown = cast(Mapping[str, Any], properties) if isinstance(properties, Mapping) else None
     described = getattr(original, "tool_call_schema", None)
     if isinstance(described, type) and issubclass(described, BaseModel):
         whole = described.model_json_schema()
-        return {key: whole[key] for key in ("type", "properties", "required", "$defs") if key in whole}
-    properties = getattr(original, "args", None)
-    if not isinstance(properties, Mapping):
+        # LangChain's ``Tool`` has an ``args`` of its own. Its ``tool_call_schema`` describes a method that it replaces.
+        if shown is None or set(whole.get("properties", ())) <= set(shown):
+            return {key: whole[key] for key in ("type", "properties", "required", "$defs") if key in whole}
+    if shown is None:
         return None
-    shown = cast(Mapping[str, Any], properties)
     required = [each for each in shown if "default" not in shown[each]]
     return {"type": "object", "properties": {**shown}, "required": required}
 

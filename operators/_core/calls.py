@@ -339,15 +339,19 @@ class CallQueues:
         return last
 
     def end_queue(self, span_id: str) -> None:
-        """Remove the empty queue of the call ``span_id`` from the first section."""
-        del self.first.queues[span_id]
+        """Remove the empty queue of the call ``span_id`` from the first section. After :meth:`clear`, do nothing."""
+        if self._sections:
+            self.first.queues.pop(span_id, None)
 
     def end_section(self) -> Iterator[object]:
         """Yield the events of the first section, which has no queues left. Then remove the section.
 
         During the emission, the observer may make the source emit more items. These items are queued behind the events.
-        If one of these items opens a queue in this section, the section is not removed.
+        If one of these items opens a queue in this section, the section is not removed. After :meth:`clear`, there is
+        nothing to yield.
         """
+        if not self._sections:
+            return
         section = self.first
         while section.events:
             yield section.events.popleft()

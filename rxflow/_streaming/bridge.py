@@ -338,16 +338,25 @@ async def all_of(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         except GeneratorExit:
             raise
         except BaseException as error:  # noqa: BLE001 - raised by all_of
+            # Stop the others only once: a second cancellation would interrupt their cleanup. Do not stop them now:
+            # Python warns of a work that is cancelled before its first step.
+            if not errors and not cast("asyncio.Task[Any]", asyncio.current_task()).cancelling():
+                loop.call_soon(stop)
             errors.append(error)
-            loop.call_soon(stop)  # not now, because Python warns of a work that is cancelled before its first step
         return None
 
     def stop() -> None:
         for task in running:
             task.cancel()
 
-    async with asyncio.TaskGroup() as group:
-        running = [group.create_task(hold(work)) for work in works]
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(hold(work)) for work in works]
+    except asyncio.CancelledError:  # the caller was cancelled; an error in the cleanup of a work must not be lost
+        failed = [error for error in errors if not isinstance(error, asyncio.CancelledError)]
+        if failed:
+            raise failed[0] from None
+        raise
     if errors:
         raise errors[0]
     if unanswered:

@@ -400,8 +400,12 @@ class _Transcript:
         self._texts.pop(part_id, None)
         self._arguments.pop(part_id, None)
         self._messages.pop(part_id, None)
-        self._messages = {id_: each for id_, each in self._messages.items() if not _has_call(each, part_id)}
-        self._known = [each for each in self._known if not _has_call(each, part_id)]
+        calls = {part_id}
+        for each in (*self._known, *self._messages.values()):
+            if isinstance(each, ag.AssistantMessage) and _has_call(each, {part_id}):
+                calls.update(call.id for call in each.tool_calls or ())  # a result needs its call in the messages
+        self._messages = {id_: each for id_, each in self._messages.items() if not _has_call(each, calls)}
+        self._known = [each for each in self._known if not _has_call(each, calls)]
 
     def messages(self) -> list[Any]:
         for message in self._messages.values():
@@ -418,12 +422,12 @@ class _Transcript:
         return message
 
 
-def _has_call(message: Any, tool_call_id: str) -> bool:
-    """Return whether ``message`` has the tool call or its result."""
+def _has_call(message: Any, tool_call_ids: set[str]) -> bool:
+    """Return whether ``message`` has one of the tool calls or its result."""
     if isinstance(message, ag.ToolMessage):
-        return message.tool_call_id == tool_call_id
+        return message.tool_call_id in tool_call_ids
     calls = message.tool_calls if isinstance(message, ag.AssistantMessage) else None
-    return any(call.id == tool_call_id for call in calls or ())
+    return any(call.id in tool_call_ids for call in calls or ())
 
 
 def _tool_ids_in(asked: ag.RunAgentInput | None) -> set[str]:

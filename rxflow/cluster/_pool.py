@@ -295,7 +295,9 @@ class WorkerPool:
             self._start(is_trial=True)
 
     def _postpone_trials(self) -> None:
-        self._next_trial_at = asyncio.get_running_loop().time() + self._settings.start_within_s
+        loop = asyncio.get_running_loop()
+        self._next_trial_at = loop.time() + self._settings.start_within_s
+        loop.call_at(self._next_trial_at, self._call_all)  # the runs that wait then may cause a trial
 
     def _start(self, *, is_trial: bool = False) -> PoolWorker:
         given = self._settings
@@ -322,7 +324,9 @@ class WorkerPool:
         try:
             await self._check_start(worker)
         except Exception as error:  # whatever the error is, the next run must not get this worker
-            if isinstance(error, WorkerStartError) and not worker.is_trial:
+            if worker.is_trial:
+                self._postpone_trials()  # again: the trial may have taken until the end of the first postponement
+            elif isinstance(error, WorkerStartError):
                 self._limit_room()
             self._lose(worker, describe_loss(error))
             raise

@@ -153,7 +153,8 @@ def run_method(
 
     A generator of text or events is treated like an Observable. But if the generator returns a value other than None,
     this value is the result. A streaming output is read, and its result is the result of the method. Any other return
-    value is itself the result, for example a generator of other items.
+    value is itself the result, for example a generator of other items. If the method itself is an async generator of
+    other items, the result is the last item.
 
     ``check`` is called with the name of the method and the result. If it raises an error, the call fails.
     """
@@ -202,7 +203,9 @@ async def _call(
     if isasyncgenfunction(bound):
         emitter.require_open()
         called = cast(AsyncGenerator[Any, Any], bound(*arguments, **keywords))
-        return await _read_async_generator(merged, called, is_method=True)
+        async for item in called:  # items that are neither text nor events are not shown; the last one is the result
+            merged.on_next(item)
+        return merged.result
     returned = await emitter.invoke(bound, *arguments, **keywords)
     if isinstance(returned, EventStream) and returned.is_run:
         stream = cast(EventStream[Any], returned).as_part()
@@ -214,7 +217,7 @@ async def _call(
         generator = cast(Generator[Any, Any, Any], returned)
         return await _read_generator(emitter, merged, generator, is_method=isgeneratorfunction(bound))
     if isinstance(returned, AsyncGenerator):
-        return await _read_async_generator(merged, cast(AsyncGenerator[Any, Any], returned), is_method=False)
+        return await _read_async_generator(merged, cast(AsyncGenerator[Any, Any], returned))
     return await read_out(returned)
 
 
@@ -252,14 +255,14 @@ async def _read_generator(
     return merged.result if returned is None else returned
 
 
-async def _read_async_generator(merged: _Merged, generator: AsyncGenerator[Any, Any], *, is_method: bool) -> Any:
-    """Read an async generator on the event loop, and emit its items. Return ``merged.result``.
+async def _read_async_generator(merged: _Merged, generator: AsyncGenerator[Any, Any]) -> Any:
+    """Read an async generator that a method returned, and emit its items. Return ``merged.result``.
 
-    The first item and ``is_method`` have the same meaning as for :func:`_read_generator`.
+    The first item has the same meaning as for :func:`_read_generator`. A generator without items is returned unchanged.
     """
     item = await anext(generator, _NOTHING)
     if item is _NOTHING:
-        return merged.result if is_method else generator
+        return generator
     if not isinstance(item, _EMITTED):
         return _put_back_async(item, generator)
     merged.on_next(item)
@@ -343,11 +346,11 @@ class _Merged:
 
         A retraction from this run is returned unchanged. A retraction from another run names spans of the other run.
         But the text of the other run was emitted with the span of this method. So the event to emit names the span of
-        this method. If it names no calls, it also covers all plain text, which has the method's ``attempt``.
+        this method. It also covers all plain text, which has the method's ``attempt``.
         """
         if not retracted.origin.span_id.startswith(self._emitter.run.id):
             here, attempts = self._emitter.origin, retracted.attempts
-            if not retracted.llm_call_ids and here.attempt not in attempts:
+            if here.attempt not in attempts:
                 attempts = (*attempts, here.attempt)
             retracted = replace(retracted, origin=here, attempts=attempts, span_ids=(here.span_id,))
         is_plain_void = retracted.covers(self._emitter.origin.chunk(""))  # plain text has the labels of the method

@@ -274,10 +274,21 @@ async def _choose(emitter: Emitter, feedback: Feedback, labels: Sequence[str], w
 
 
 def _find_labels(labels: Sequence[str], said: str) -> set[str]:
-    """Return the labels that ``said`` contains as whole words. A label inside a longer one does not count."""
+    """Return the labels that ``said`` contains as whole words. A label inside a longer one does not count.
+
+    In a script without upper and lower case, such as Chinese, words need not be separated.
+    """
+    text = said.casefold()
     known = {label.casefold(): label for label in labels}
     longest_first = "|".join(re.escape(name) for name in sorted(known, key=len, reverse=True))
-    return {known[name] for name in re.findall(rf"(?<![\w-])(?:{longest_first})(?![\w-])", said.casefold())}
+    found = [each for each in re.finditer(longest_first, text) if not _continues(text, each.start(), each.end())]
+    return {known[each.group()] for each in found}
+
+
+def _continues(text: str, start: int, end: int) -> bool:
+    """Return whether the word at ``start`` or the word before ``end`` continues outside of this range."""
+    outside = (text[start - 1 : start], text[end : end + 1])
+    return any(each == "-" or each.isdigit() or each.lower() != each.upper() for each in outside)
 
 
 async def _ask_model(emitter: Emitter, llm: LLM, outcome: type[BaseModel], labels: Sequence[str], words: str) -> str:

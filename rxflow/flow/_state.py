@@ -16,6 +16,9 @@ from rxflow._options import TRIGGER_PAYLOAD
 
 State = dict[str, Any] | BaseModel
 
+_MAX_DEPTH = 200
+"""How many levels of containers are copied and shown. Python cannot recurse into much more."""
+
 
 class FlowState(BaseModel):
     """A base class for states. It declares the ``id`` that every state has."""
@@ -94,27 +97,31 @@ def merge_inputs(state: State, inputs: Mapping[str, Any]) -> State:
 def copy_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of ``values``, in which the dicts, lists, tuples and sets are copies too.
 
-    Other objects are not copied: some cannot be, and a program may look at an object after the run.
+    Other objects are not copied: some cannot be, and a program may look at an object after the run. Containers that are
+    nested very deeply are not copied either.
     """
-    return {name: _copy_containers(value, {}) for name, value in values.items()}
+    return {name: _copy_containers(value, {}, 0) for name, value in values.items()}
 
 
-def _copy_containers(value: object, copies: dict[int, object]) -> object:
+def _copy_containers(value: object, copies: dict[int, object], depth: int) -> object:
     """Return ``value`` with copied containers. ``copies`` has the copies so far, by the id of the original."""
     key = id(value)
     if key in copies:
         return copies[key]
+    if depth >= _MAX_DEPTH:
+        return value
+    depth += 1
     if type(value) is dict:
         items = cast(dict[object, object], value).items()
         copies[key] = copied = dict[object, object]()
-        copied.update((name, _copy_containers(each, copies)) for name, each in items)
+        copied.update((name, _copy_containers(each, copies, depth)) for name, each in items)
         return copied
     if type(value) is list:
         copies[key] = listed = list[object]()
-        listed.extend(_copy_containers(each, copies) for each in cast(list[object], value))
+        listed.extend(_copy_containers(each, copies, depth) for each in cast(list[object], value))
         return listed
     if type(value) is tuple:
-        return tuple(_copy_containers(each, copies) for each in cast(tuple[object, ...], value))
+        return tuple(_copy_containers(each, copies, depth) for each in cast(tuple[object, ...], value))
     return set(cast(set[object], value)) if type(value) is set else value
 
 
@@ -232,8 +239,8 @@ def _show(value: object, around: tuple[int, ...]) -> object:
         return to_jsonable_python(value, fallback=str)
     except ValueError:  # the value is, or contains, bytes that are not UTF-8, or a container that contains itself
         inside = (*around, id(value))
-        if id(value) in around:
-            return str(value)
+        if id(value) in around or len(around) >= _MAX_DEPTH:  # str() would show too much, or recurse too deeply
+            return f"<{type(value).__name__} …>"
         if isinstance(value, BaseModel):
             hidden = {name for name, field in type(value).model_fields.items() if field.exclude}
             return {name: _show(each, inside) for name, each in value if name not in hidden}

@@ -17,7 +17,7 @@ from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
 from rxflow._tool_adapter import as_tool
 from rxflow.llm._call import count_overlap
-from rxflow.llm.source import Delta, Ending, Message, Request, Source, ToolCallDelta, ToolSchema, is_list
+from rxflow.llm.source import Delta, Ending, Message, Request, Source, ToolCallDelta, ToolSchema, is_list, join_texts
 from rxflow.tools import BaseTool, call_from_async, function_name
 from rxflow.types import ToolCall
 
@@ -334,7 +334,7 @@ def _describe_tool_use(messages: Sequence[Message]) -> Iterator[Message]:
         if message.get("role") == "tool":
             name = message.get("name") or names.get(message.get("tool_call_id") or "", "")
             head = f"Result of the tool {name}".rstrip()
-            yield {"role": "user", "content": f"{head}:\n{_read_text(message.get('content'))}"}
+            yield {"role": "user", "content": f"{head}:\n{join_texts(message.get('content'))}"}
         elif message.get("tool_calls"):
             calls = message["tool_calls"]
             names |= {call["id"]: call["function"]["name"] for call in calls if call.get("id")}
@@ -342,13 +342,6 @@ def _describe_tool_use(messages: Sequence[Message]) -> Iterator[Message]:
             fences = "\n".join(
                 f'{_OPEN}\n{{"name": "{each["name"]}", "arguments": {each["arguments"]}}}{_CLOSE}' for each in functions
             )
-            yield {"role": "assistant", "content": f"{_read_text(message.get('content'))}\n{fences}".strip()}
+            yield {"role": "assistant", "content": f"{join_texts(message.get('content'))}\n{fences}".strip()}
         else:
             yield message
-
-
-def _read_text(content: Any) -> str:
-    """Return the text in the content of a message. The content may be a list of parts, or None."""
-    if isinstance(content, list):
-        return "".join(str(part.get("text") or "") for part in cast(list[Message], content))
-    return "" if content is None else str(content)

@@ -134,7 +134,8 @@ def redact_error(error: BaseException, keys: Sequence[str]) -> None:
         for name, value in attributes.items():
             better = _redact(value, keys)
             if better is not value:
-                setattr(each, name, better)
+                with suppress(AttributeError, TypeError):  # raised for a read-only property of a subclass
+                    setattr(each, name, better)
         if isinstance(each, UnicodeDecodeError):  # keep only the undecodable bytes, at their position
             each.object = bytes(each.start) + each.object[each.start : each.end]
         for link in ("__cause__", "__context__", "original_exception"):

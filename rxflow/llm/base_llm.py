@@ -86,6 +86,8 @@ class BaseLLM(ABC):
             if name in parameters:
                 setattr(self, name, parameters.pop(name))
             elif isinstance(declared, FieldInfo):
+                if declared.is_required() and type(self).__init__ is not BaseLLM.__init__:
+                    continue  # the subclass may set the field after this call
                 if declared.is_required() and own.get(name) is None:
                     kind = type(self).__name__
                     raise TypeError(f"{kind} needs a value for the field {name!r}; write {kind}(…, {name}=…)")
@@ -96,7 +98,8 @@ class BaseLLM(ABC):
         if temperature is not None or not hasattr(self, "temperature"):  # otherwise the class's own default applies
             self.temperature = temperature
         if stop is None:
-            stop = getattr(self, "stop", None)  # the class's own default
+            declared_stop = getattr(self, "stop", None)  # the class's own default; or a method of this name
+            stop = cast("str | list[str]", declared_stop) if isinstance(declared_stop, str | list | tuple) else None
         self.stop = [stop] if isinstance(stop, str) else list(stop or ())
         self.parameters = parameters
         self._llm = LLM(model, stop=self.stop or None, source=_CallSource(self))

@@ -115,11 +115,12 @@ class Request:
         """The text of the last message from a user; "" if there is none. The texts of its parts are joined."""
         for message in reversed(self.messages):
             if message.get("role") == "user":
-                return _join_texts(message.get("content"))
+                return join_texts(message.get("content"))
         return ""
 
 
-def _join_texts(content: object) -> str:
+def join_texts(content: object) -> str:
+    """Return the text in the content of a message. The content may be a text, a list of parts, or None."""
     if not is_list(content):
         return str(content or "")
     texts = (cast(Any, part).get("text") if isinstance(part, Mapping) else part for part in content)

@@ -419,8 +419,7 @@ def watch_callback(callback: Callable[..., object], workers: Workers) -> None:
     working, because the thread may never wait.
     """
     if isinstance(callback, FunctionType) and callback.__qualname__ == _CALLBACK and callback.__closure__ is not None:
-        held: dict[str, Any] = dict(zip(callback.__code__.co_freevars, callback.__closure__, strict=True))
-        future = held["future"].cell_contents
+        future = dict(zip(callback.__code__.co_freevars, callback.__closure__, strict=True))["future"].cell_contents
         future.__class__ = _CountedFuture
         future.workers = workers
 
@@ -436,7 +435,8 @@ class _CountedFuture(concurrent.futures.Future[Any]):
 
     def _wait(self, timeout: float | None) -> float | None:
         """If this thread works for the loop, wait in virtual time. Return how long the caller must still wait."""
-        pause = None if self.done() or (timeout is not None and timeout <= 0) else self.workers.pause()
+        is_cleanup = timeout is None and _here.worker is not None and _here.worker.is_over  # of a cancelled call
+        pause = None if is_cleanup or self.done() or (timeout is not None and timeout <= 0) else self.workers.pause()
         if pause is None:
             return timeout
         wait = Wait(self.workers, pause, timeout)

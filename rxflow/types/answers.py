@@ -17,7 +17,8 @@ _YES = "(?:y|yes|yeah|yep|ok|okay|sure|approved?|true|go ahead|do it)"
 _NO = "(?:n|no|nope|deny|denied|reject|rejected|false)"
 _GAP = r"[\s,:;.!\u2013\u2014]+"
 _APPROVAL = re.compile(rf"(?i)(?:please{_GAP})?{_YES}(?:{_GAP}(?:{_YES}|please|thanks|thank you))*(?:{_GAP})?")
-_OBJECT = re.compile(r'\{\s*["}]')  # JSON, perhaps with a mistake; a text such as "{only if cheap}" is a reason
+# Matches JSON, perhaps with a mistake. A text such as "{only if cheap}" is a reason.
+_OBJECT = re.compile(r"""\{\s*(?:["'}]|\w+\s*:)""")
 _REFUSAL = re.compile(rf"(?is){_NO}(?:$|{_GAP}(?P<reason>.*))")
 
 

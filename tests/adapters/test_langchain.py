@@ -13,7 +13,7 @@ from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnableGenerator, RunnableLambda
-from langchain_core.tools import BaseTool as LangChainTool, tool as langchain_tool
+from langchain_core.tools import BaseTool as LangChainTool, Tool, tool as langchain_tool
 from pydantic import BaseModel, Field
 
 from rxflow import Flow, operators as ops
@@ -330,6 +330,15 @@ def test_a_run_that_is_cut_short_is_an_error() -> None:
 class Item(BaseModel):
     name: str
     count: int = 1
+
+
+def test_a_tool_of_langchain_for_one_text_has_its_one_argument() -> None:
+    def echo(text: str) -> str:
+        return f"got {text}"
+
+    tool = as_tool(Tool(name="echo", func=echo, description="Echo."))
+    assert list(tool.schema_for_model["function"]["parameters"]["properties"]) == ["tool_input"]
+    assert asyncio.run(tool.arun(tool_input="a")) == "got a"
 
 
 def test_the_schema_of_a_langchain_tool_without_args_schema_is_complete() -> None:

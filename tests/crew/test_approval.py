@@ -166,6 +166,12 @@ def test_an_answer_that_does_not_fit_ends_the_run_and_calls_nothing(answer: Any)
     assert paid == []
 
 
+@pytest.mark.parametrize("text", ['{"amount": ', "{'amount': 3}", "{amount: 3}"])
+def test_a_mistake_in_the_json_of_an_answer_is_no_refusal(text: str) -> None:
+    with pytest.raises(ValueError, match="line 1 column"):
+        Approval.model_validate(text)
+
+
 @pytest.mark.parametrize("answer", [{"amount": "much"}, {"amount": {1, 2}}])
 def test_an_answer_that_a_validator_breaks_on_ends_the_run_and_says_so(answer: Any) -> None:
     paid: list[Any] = []

@@ -93,18 +93,21 @@ class TestAsyncGenerator:
 
         assert Counting().kickoff() == {"words": 1}
 
-    def test_of_other_things_is_the_value_that_the_listener_gets(self) -> None:
+    def test_of_other_things_runs_to_its_end_and_gives_the_last(self) -> None:
+        done: list[str] = []
+
         class Rows(Flow):
             @start()
             async def rows(self) -> Any:
-                yield {"row": 1}
-                yield {"row": 2}
+                try:
+                    yield {"row": 1}
+                    yield {"row": 2}
+                    done.append("all")
+                finally:
+                    done.append("closed")
 
-            @listen(rows)
-            async def read(self, rows: Any) -> Any:
-                return [row async for row in rows]
-
-        assert Rows().kickoff() == [{"row": 1}, {"row": 2}]
+        assert Rows().kickoff() == {"row": 2}
+        assert done == ["all", "closed"]
 
     def test_of_nothing_gives_no_text(self) -> None:
         class Silent(Flow):

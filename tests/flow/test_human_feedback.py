@@ -282,6 +282,22 @@ def test_its_labels_are_known_to_the_graph() -> None:
         Misspelt()
 
 
+@pytest.mark.parametrize(
+    ("said", "label"),
+    [("答案是通过。", "通过"), ("_Approved_", "approved"), ("I do not know", "none"), ("no-go", "none"), ("No!", "no")],
+)
+def test_a_label_is_a_word_of_its_own_in_every_script(said: str, label: str) -> None:
+    labels = ["approved", "no", "通过", "none"]
+
+    class Choice(Flow):
+        @start()
+        @human_feedback("Good?", emit=labels, llm=ScriptedLLM([said]), default_outcome="none")
+        def draft(self) -> str:
+            return "draft"
+
+    assert reviewing("so so", Choice).one(MethodFinished).label == label
+
+
 def test_feedback_on_a_router_without_emit_keeps_the_label_of_the_router() -> None:
     class Trip(Flow):
         @start()

@@ -481,6 +481,22 @@ class TestFields:
         with pytest.raises(TypeError, match=r"Mine needs a value for the field 'token'; write Mine\(…, token=…\)"):
             Mine(model="m")
 
+    def test_a_subclass_may_set_such_a_field_itself_and_have_a_method_named_stop(self) -> None:
+        class Mine(BaseLLM):
+            token: str = Field(description="The key.")
+
+            def __init__(self, token: str) -> None:
+                super().__init__("m")
+                self.token = token
+
+            def call(self, messages: Any, **_: Any) -> str:
+                return self.token
+
+            def stop(self) -> None:  # type: ignore[override]
+                raise AssertionError
+
+        assert Mine("t").call("Hi") == "t"
+
     def test_one_without_call_cannot_be_made(self) -> None:
         class Silent(BaseLLM): ...
 

@@ -226,7 +226,7 @@ def test_a_result_is_told_with_the_name_of_its_call() -> None:
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": [{"type": "text", "text": "Let me look."}], "tool_calls": functions},
         {"role": "tool", "tool_call_id": "c2", "content": "a tern"},
-        {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "found rx"}]},
+        {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "found "}, "rx"]},
     ]
     outcome(source.llm.events(messages))
     _, call, *results = [message["content"] for message in source.conversations[0]]

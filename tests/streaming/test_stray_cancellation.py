@@ -7,7 +7,7 @@ import pytest
 
 from rxflow import LLM, Crew, Flow
 from rxflow._streaming import loop_thread
-from rxflow._streaming.bridge import Unanswered, replace_stray_cancellation
+from rxflow._streaming.bridge import Unanswered, all_of, replace_stray_cancellation
 from rxflow.flow import start
 from rxflow.llm._io import Deliver, from_io
 from rxflow.llm.source import Delta, Request
@@ -133,3 +133,52 @@ def test_a_cancellation_stays_one() -> None:
         return await task
 
     assert type(asyncio.run(main())) is asyncio.CancelledError
+
+
+@pytest.mark.parametrize("ending", ["an error", "the caller"])
+def test_several_runs_that_are_stopped_clean_up_to_their_end(ending: str) -> None:
+    log: list[str] = []
+
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        if ending == "an error":
+            raise OSError("no more")
+        await asyncio.Event().wait()
+
+    async def clean_up(name: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(5):  # long enough for the others to end meanwhile
+                await asyncio.sleep(0)
+            log.append(name)
+
+    async def main() -> None:
+        running = asyncio.create_task(all_of([fail(), clean_up("one"), clean_up("two")]))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        if ending == "the caller":
+            running.cancel()
+        with pytest.raises(OSError if ending == "an error" else asyncio.CancelledError):
+            await running
+        assert log == ["one", "two"]
+
+    asyncio.run(main())
+
+
+def test_an_error_in_the_cleanup_of_a_cancelled_run_is_not_lost() -> None:
+    async def clean_up() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise OSError("no more")
+
+    async def main() -> None:
+        running = asyncio.create_task(all_of([clean_up()]))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        running.cancel()
+        with pytest.raises(OSError, match="no more"):
+            await running
+
+    asyncio.run(main())

@@ -200,7 +200,7 @@ class _Api:
         known = set(self._started)
         heads = await _in_thread(self._look_up_all)
         for forgotten in known.difference(head.run_id for head in heads):
-            del self._started[forgotten]
+            self._started.pop(forgotten, None)  # another request may have removed it
         shown = [{"id": head.run_id, "flow": self._name_of(head), "status": head.status} for head in reversed(heads)]
         return _send_json({"runs": shown})
 
