@@ -243,3 +243,21 @@ def test_arguments_are_checked_at_the_call() -> None:
 
 def test_it_keeps_the_rules() -> None:
     check_operator(ops.smooth(10, catch_up=60), items="abcdef")
+
+
+def test_the_observer_may_make_the_source_fail_at_any_character() -> None:
+    for number in (1, 2):
+        source, clock = Subject[str](), TestScheduler()
+        seen: list[object] = []
+
+        def on_next(text: str, source: Subject[str] = source, number: int = number, seen: list[object] = seen) -> None:
+            seen.append(text)
+            if len(seen) == number:
+                source.on_error(OSError("no more"))
+
+        source.pipe(ops.smooth(20, scheduler=clock)).subscribe(on_next, seen.append, scheduler=clock)
+        source.on_next("abc")
+        clock.advance_to(5)
+        *texts, error = seen
+        assert "".join(map(str, texts)) == "abc"
+        assert isinstance(error, OSError)
