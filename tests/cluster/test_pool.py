@@ -150,6 +150,14 @@ async def begin(acquiring: Awaitable[PoolWorker]) -> asyncio.Future[PoolWorker]:
     return begun
 
 
+async def expect_replacement(pool: WorkerPool, ray: StandIn) -> None:
+    """The first worker is gone, and the next run gets another one."""
+    assert ray.actors[0].is_killed
+    second = await begin(pool.acquire())
+    ray.actors[1].start()
+    assert (await second).actor is ray.actors[1]
+
+
 def test_a_worker_whose_greeting_fails_unexpectedly_is_replaced(ray: StandIn) -> None:
     async def main() -> None:
         pool = create_pool(workers=1)
@@ -157,10 +165,7 @@ def test_a_worker_whose_greeting_fails_unexpectedly_is_replaced(ray: StandIn) ->
         ray.actors[0].reply.set_exception(OSError("no route"))
         with pytest.raises(OSError, match="no route"):
             await first
-        assert ray.actors[0].is_killed
-        second = await begin(pool.acquire())
-        ray.actors[1].start()
-        assert (await second).actor is ray.actors[1]
+        await expect_replacement(pool, ray)
 
     run(main())
 
@@ -176,10 +181,7 @@ def test_a_worker_that_is_late_is_replaced_even_if_the_cluster_does_not_answer(r
         await skip(START_WITHIN_S)
         with pytest.raises(ConnectionError, match="no head"):
             await first
-        assert ray.actors[0].is_killed
-        second = await begin(pool.acquire())
-        ray.actors[1].start()
-        assert (await second).actor is ray.actors[1]
+        await expect_replacement(pool, ray)
 
     run(main())
 
@@ -208,10 +210,7 @@ def test_a_worker_that_does_not_start_is_replaced(
         with pytest.raises(error) as raised:
             await first
         assert str(raised.value).startswith(said)
-        assert ray.actors[0].is_killed
-        second = await begin(pool.acquire())
-        ray.actors[1].start()
-        assert (await second).actor is ray.actors[1]
+        await expect_replacement(pool, ray)
 
     run(main())
 

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from rxflow import operators as ops
+from rxflow import Crew, operators as ops
 from rxflow._streaming.journal import Journal
 from rxflow.flow import Flow, human_feedback, start
 from rxflow.llm.source import Delta, Ending, ToolCallDelta
-from rxflow.tools import tool
+from rxflow.tools import BaseTool, tool
 from rxflow.types.codec import decode, encode
 from rxflow.types.events import (
     CrewFinished,
@@ -50,8 +50,8 @@ def test_a_tool_call_with_a_set_is_known_again() -> None:
     assert filed == [{0, 8}]
 
 
-@pytest.mark.parametrize("is_paused_first", [False, True])
-def test_a_worker_may_be_killed_twice_while_one_approval_is_open(is_paused_first: bool) -> None:
+def crew_that_pays() -> tuple[BaseTool, list[float], Crew]:
+    """A tool that needs approval, the amounts that it has paid, and a crew that calls it once."""
     paid: list[float] = []
 
     @tool(needs_approval=True)
@@ -60,7 +60,12 @@ def test_a_worker_may_be_killed_twice_while_one_approval_is_open(is_paused_first
         paid.append(amount)
         return "paid"
 
-    crew = solo(Scripted(calls(("pay", {"amount": 5})), "Done"), agent={"tools": [pay]})
+    return pay, paid, solo(Scripted(calls(("pay", {"amount": 5})), "Done"), agent={"tools": [pay]})
+
+
+@pytest.mark.parametrize("is_paused_first", [False, True])
+def test_a_worker_may_be_killed_twice_while_one_approval_is_open(is_paused_first: bool) -> None:
+    _, paid, crew = crew_that_pays()
     first = outcome(crew.events())
     (request,) = first.one(FlowPaused).pending
     past = first.events if is_paused_first else first.events[: first.events.index(request) + 1]
@@ -75,15 +80,7 @@ def test_a_worker_may_be_killed_twice_while_one_approval_is_open(is_paused_first
 
 
 def test_a_person_who_was_asked_decides_even_if_the_tool_needs_no_approval_any_more() -> None:
-    paid: list[float] = []
-
-    @tool(needs_approval=True)
-    def pay(amount: float) -> str:
-        """Pay."""
-        paid.append(amount)
-        return "paid"
-
-    crew = solo(Scripted(calls(("pay", {"amount": 5})), "Done"), agent={"tools": [pay]})
+    pay, paid, crew = crew_that_pays()
     paused = outcome(crew.events())
     (request,) = paused.one(FlowPaused).pending
     pay.needs_approval = False
