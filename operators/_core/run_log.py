@@ -426,5 +426,5 @@ def write_error(error: Exception | None) -> str | None:
 
 
 def read_error(text: str | bytes | None) -> Exception | None:
-    """Return the error from the text of :func:`write_error`; None if there is no text."""
+    """Return the error from the text of :func:`write_error`; None if the text is missing."""
     return restore_error(json.loads(text)) if text else None

@@ -225,7 +225,7 @@ class LoopThread:
                 stay.handle.dispose()
 
     def stop(self) -> None:
-        """Stop the runs that live here, and end the loop. If there is no loop yet, it ends soon after its start."""
+        """Stop the runs that live here, and end the loop. A loop that has not started yet ends soon after its start."""
         self.dispose_runs()
         if not self.is_lost:
             # First set _is_stopping, then read _stop. _main() first sets _stop, then reads _is_stopping. So if both

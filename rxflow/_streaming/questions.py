@@ -153,7 +153,7 @@ async def ask(
 async def _answer_in_time(
     question: Question[T], request: InputRequested, answerers: Sequence[Answerer], seconds: float | None
 ) -> T | None:
-    """Return the answer; None if there is no answer within ``seconds``. If ``seconds`` is None, there is no limit."""
+    """Return the answer; None if nobody answers within ``seconds``. If ``seconds`` is None, wait without a limit."""
     if seconds is not None and seconds <= 0:
         return None
     limit = asyncio.timeout(seconds)

@@ -93,7 +93,7 @@ class ChatAnswer:
     """Translates a run into one chat completion, which has the texts of all LLM calls, separated by blank lines.
 
     Only one text at a time is sent as it arrives. The texts of concurrent LLM calls wait until that text has ended.
-    If there are no texts, the run's result is sent.
+    If the run has no texts, its result is sent.
     """
 
     failure: str | None = None
