@@ -13,9 +13,8 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import Disposable, SingleAssignmentDisposable
 from reactivex.scheduler import EventLoopScheduler, ImmediateScheduler, TrampolineScheduler, VirtualTimeScheduler
-from reactivex.scheduler.eventloop import AsyncIOScheduler, AsyncIOThreadSafeScheduler
 
-from rxflow._loops import report_error, running_loop
+from rxflow._loops import LoopScheduler, get_loop, report_error, running_loop
 from rxflow.operators._core import (
     check_choice,
     check_count,
@@ -145,7 +144,9 @@ class _Queue:
             "error": self._refuse,
         }[policy]
         self._own_thread = _ReaderThread() if scheduler is None else None
-        self._scheduler = _make_thread_safe(scheduler or cast(_ReaderThread, self._own_thread))
+        chosen = scheduler or cast(_ReaderThread, self._own_thread)
+        self._loop = chosen if isinstance(chosen, asyncio.AbstractEventLoop) else get_loop(chosen)
+        self._scheduler = cast(SchedulerBase, chosen) if self._loop is None else LoopScheduler(self._loop)
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._waiting: deque[Any] = deque()
@@ -335,8 +336,8 @@ class _Queue:
         here = threading.current_thread()
         if isinstance(scheduler, ImmediateScheduler | TrampolineScheduler | VirtualTimeScheduler):
             return True
-        if isinstance(scheduler, AsyncIOScheduler):
-            return _get_loop(scheduler) is running_loop()
+        if self._loop is not None:
+            return self._loop is running_loop()
         return here is self._reading_thread or here is getattr(
             scheduler, "_thread", None
         )  # EventLoopScheduler has a _thread
@@ -348,20 +349,6 @@ def _voice_of(item: object) -> _Voice | None:
         return None
     kind: object = (StreamChunk, item.attempt) if isinstance(item, StreamChunk) else type(item)
     return _Voice(get_span_id(item) or get_speaker(item), kind)
-
-
-def _make_thread_safe(scheduler: Scheduler) -> SchedulerBase:
-    """Replace a loop or an AsyncIOScheduler by a scheduler that any thread may use. Return others unchanged.
-
-    The source may emit in a thread other than the loop's.
-    """
-    if isinstance(scheduler, asyncio.AbstractEventLoop):
-        return AsyncIOThreadSafeScheduler(scheduler)
-    return AsyncIOThreadSafeScheduler(_get_loop(scheduler)) if isinstance(scheduler, AsyncIOScheduler) else scheduler
-
-
-def _get_loop(scheduler: AsyncIOScheduler) -> asyncio.AbstractEventLoop:
-    return scheduler._loop  # pyright: ignore[reportPrivateUsage]
 
 
 class _ReaderThread(EventLoopScheduler):

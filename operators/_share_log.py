@@ -15,9 +15,9 @@ from reactivex.disposable import Disposable, SerialDisposable, SingleAssignmentD
 from reactivex.scheduler import CurrentThreadScheduler, TimeoutScheduler
 from reactivex.typing import RelativeTime
 
-from rxflow._loops import call_soon, report_error, running_loop
+from rxflow._loops import LoopScheduler, get_loop, report_error, running_loop
 from rxflow._streaming import Log, LogReader
-from rxflow.operators._core import is_number
+from rxflow.operators._core import is_number, use_loop_time
 
 T = TypeVar("T")
 
@@ -254,41 +254,16 @@ def _schedule(
     scheduler: SchedulerBase | None,
     loop: asyncio.AbstractEventLoop | None,
 ) -> DisposableBase:
-    """Call ``action`` after ``seconds``. Without ``scheduler``, any thread may set and dispose the timer."""
-    if scheduler is not None or loop is None:
-        return (scheduler or TimeoutScheduler.singleton()).schedule_relative(seconds, _to_action(action))
-    timer = _LoopTimer(loop, seconds, action)
-    if not timer.on_loop(timer.begin):
-        action()  # now, because the source's loop is closed, and the timer would never fire
-    return timer
+    """Call ``action`` after ``seconds``, with ``scheduler``, otherwise on ``loop``, otherwise in a timer thread.
 
-
-class _LoopTimer(DisposableBase):
-    """A timer on an event loop. Any thread may set the timer with ``on_loop(timer.begin)``, and may dispose it."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, action: Callable[[], None]) -> None:
-        self._loop = loop
-        self._seconds = seconds
-        self._action = action
-        self._handle: asyncio.TimerHandle | None = None
-        self._is_disposed = False
-
-    def on_loop(self, callback: Callable[[], None]) -> bool:
-        """Run ``callback`` on the loop. Return False if the loop is closed."""
-        if running_loop() is not self._loop:
-            return call_soon(self._loop, callback)
-        callback()
-        return True
-
-    def begin(self) -> None:
-        """Set the timer. Call this only on the loop's thread."""
-        if not self._is_disposed:
-            self._handle = self._loop.call_later(self._seconds, self._action)
-
-    def dispose(self) -> None:
-        self._is_disposed = True
-        self.on_loop(self._stop)
-
-    def _stop(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
+    If the loop is closed, call ``action`` now, because a timer would never fire.
+    """
+    clock = use_loop_time(scheduler) or (TimeoutScheduler.singleton() if loop is None else LoopScheduler(loop))
+    try:
+        return clock.schedule_relative(seconds, _to_action(action))
+    except RuntimeError:
+        timer_loop = get_loop(clock)
+        if timer_loop is None or not timer_loop.is_closed():
+            raise
+    action()
+    return Disposable()

@@ -205,6 +205,13 @@ class LoopScheduler(AsyncIOScheduler):
         return CompositeDisposable(done, Disposable(dispose))
 
 
+def get_loop(scheduler: object) -> asyncio.AbstractEventLoop | None:
+    """Return the loop of one of RxPY's schedulers for asyncio; None for any other scheduler."""
+    if not isinstance(scheduler, AsyncIOScheduler):
+        return None
+    return scheduler._loop  # pyright: ignore[reportPrivateUsage]  # RxPY 6.1 has no public name for the loop
+
+
 class Once:
     """A token that only one caller at a time can hold, even if several threads try to take it.
 

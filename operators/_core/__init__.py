@@ -73,6 +73,7 @@ from rxflow.operators._core.timing import (
     find_clock,
     set_timer,
     start_stopwatch,
+    use_loop_time,
 )
 
 __all__ = [
@@ -141,4 +142,5 @@ __all__ = [
     "start_stopwatch",
     "through",
     "to_seconds",
+    "use_loop_time",
 ]

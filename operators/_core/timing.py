@@ -11,10 +11,10 @@ from typing import Any, ClassVar, TypeAlias
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import Disposable, SerialDisposable, SingleAssignmentDisposable
-from reactivex.scheduler.eventloop import AsyncIOScheduler
+from reactivex.scheduler.eventloop import AsyncIOScheduler, AsyncIOThreadSafeScheduler
 from reactivex.typing import RelativeTime, ScheduledAction
 
-from rxflow._loops import LoopScheduler, running_loop
+from rxflow._loops import LoopScheduler, get_loop, running_loop
 
 
 class StreamTimeout(TimeoutError):
@@ -46,7 +46,7 @@ def find_clock(
     Raises:
         RuntimeError: all three are None.
     """
-    chosen = _use_loop_time(given or subscribed)
+    chosen = use_loop_time(given or subscribed)
     if chosen is not None:
         return chosen
     if loop is None:
@@ -57,14 +57,16 @@ def find_clock(
     return LoopScheduler(loop)
 
 
-def _use_loop_time(scheduler: SchedulerBase | None) -> SchedulerBase | None:
-    """Replace RxPY's AsyncIOScheduler, which reads the wall clock and serves only the loop's own thread.
+def use_loop_time(scheduler: SchedulerBase | None) -> SchedulerBase | None:
+    """Replace RxPY's schedulers for asyncio by a LoopScheduler. Return any other scheduler, or None, unchanged.
 
-    RxPY uses an AsyncIOScheduler when an Observable is awaited. Return any other scheduler, or None, unchanged.
+    Both of RxPY's schedulers read the wall clock. RxPY uses an AsyncIOScheduler when an Observable is awaited: it
+    serves only the loop's own thread. The timers of an AsyncIOThreadSafeScheduler cannot always be disposed at once: on
+    another loop, ``dispose()`` waits for the timer's loop.
     """
-    if type(scheduler) is AsyncIOScheduler:
-        return LoopScheduler(scheduler._loop)  # pyright: ignore[reportPrivateUsage]
-    return scheduler
+    is_replaced = type(scheduler) in (AsyncIOScheduler, AsyncIOThreadSafeScheduler)  # a subclass may have its own time
+    loop = get_loop(scheduler) if is_replaced else None
+    return scheduler if loop is None else LoopScheduler(loop)
 
 
 TimedSubscription: TypeAlias = Callable[[ObserverBase[Any], SchedulerBase, SchedulerBase | None], DisposableBase]
@@ -105,7 +107,7 @@ def start_stopwatch(given: SchedulerBase | None, subscribed: SchedulerBase | Non
     The clock is that of ``given``, otherwise that of ``subscribed``, otherwise that of the running loop. Without a
     loop, the machine's clock is enough, because no timer is needed.
     """
-    scheduler = _use_loop_time(given or subscribed)
+    scheduler = use_loop_time(given or subscribed)
     if scheduler is not None:
         clock, started_at = scheduler, scheduler.now
 

@@ -10,7 +10,7 @@ import reactivex as rx
 from reactivex import Observable, Subject, operators as rxops
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import CompositeDisposable, RefCountDisposable, SingleAssignmentDisposable
-from reactivex.scheduler.eventloop import AsyncIOScheduler
+from reactivex.scheduler.eventloop import AsyncIOScheduler, AsyncIOThreadSafeScheduler
 
 from rxflow import Flow, operators as ops
 from rxflow._loops import LoopScheduler
@@ -21,6 +21,7 @@ from rxflow.operators._core.timing import find_clock
 from rxflow.types import Lane
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import Event, Heartbeat, LLMFinished, TaskFinished, TaskStarted
+from tests.gate import PATIENCE_S
 from tests.scripted import Scripted
 from tests.signals import outcome, signals_of
 from tests.team import a_crew, a_task, an_agent, crew_saying
@@ -214,10 +215,29 @@ class TestClock:
 
         assert asyncio.run(main()) == ["first", "last"]
 
-    def test_a_given_scheduler_of_rxpy_is_replaced_too(self) -> None:
+    @pytest.mark.parametrize("kind", [AsyncIOScheduler, AsyncIOThreadSafeScheduler])
+    def test_a_given_scheduler_of_rxpy_is_replaced_too(self, kind: type[AsyncIOScheduler]) -> None:
         async def main() -> None:
             loop = asyncio.get_running_loop()
-            assert isinstance(find_clock("test", AsyncIOScheduler(loop), None, None), LoopScheduler)
+            assert isinstance(find_clock("test", kind(loop), None, None), LoopScheduler)
+
+        asyncio.run(main())
+
+    @pytest.mark.parametrize("kind", [AsyncIOScheduler, AsyncIOThreadSafeScheduler])
+    def test_a_timer_can_be_disposed_on_another_loop_while_its_own_loop_is_busy(
+        self, kind: type[AsyncIOScheduler]
+    ) -> None:
+        async def main() -> None:
+            clock = kind(asyncio.get_running_loop())
+            subscription = rx.never().pipe(ops.heartbeat(3600, scheduler=clock)).subscribe()
+
+            async def dispose() -> None:
+                subscription.dispose()
+
+            other = threading.Thread(target=lambda: asyncio.run(dispose()), daemon=True)
+            other.start()
+            other.join(PATIENCE_S)
+            assert not other.is_alive()
 
         asyncio.run(main())
 

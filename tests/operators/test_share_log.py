@@ -13,6 +13,7 @@ import reactivex as rx
 from reactivex import Observable, Subject, operators as rxops
 from reactivex.disposable import Disposable
 from reactivex.scheduler import EventLoopScheduler
+from reactivex.scheduler.eventloop import AsyncIOScheduler
 from reactivex.testing import TestScheduler
 
 from rxflow import operators as ops
@@ -260,6 +261,25 @@ class TestWhenNobodyIsLeft:
             assert threads == [threading.current_thread()]  # it was waited for on the loop of the source
 
         asyncio.run(main())
+
+    def test_the_last_may_leave_in_another_thread_than_that_of_a_given_loop(self) -> None:
+        async def main() -> None:
+            loop, gone = asyncio.get_running_loop(), asyncio.Event()
+            loop.set_debug(True)  # asyncio then refuses timers of other threads that would not wake the loop
+            scheduler = AsyncIOScheduler(loop)
+            source = rx.never().pipe(rxops.finally_action(gone.set))
+            subscription = source.pipe(ops.share_log(0.001, scheduler=scheduler)).subscribe()
+            await asyncio.to_thread(subscription.dispose)
+            await asyncio.wait_for(gone.wait(), PATIENCE_S)
+
+        asyncio.run(main())
+
+    def test_where_a_given_loop_has_ended_nothing_is_waited_for(self) -> None:
+        loop = asyncio.new_event_loop()
+        loop.close()
+        source, done = counted(rx.never())
+        source.pipe(ops.share_log(1, scheduler=AsyncIOScheduler(loop))).subscribe().dispose()
+        assert done == ["subscribed", "disposed"]
 
     def test_where_the_sources_loop_has_ended_nothing_is_waited_for(self) -> None:
         source: Subject[int] = Subject()
