@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from concurrent.futures import Future
 from importlib import import_module
@@ -12,6 +13,8 @@ from rxflow._streaming import EventStream
 from rxflow.operators._core.run_log import Store
 from rxflow.runs.memory import MemoryLog
 from rxflow.types import Event
+
+_STORES = 'use "sqlite:///runs.db", "redis://host:6379/0", or None for memory'
 
 WhenUnread: TypeAlias = Literal["detach", "cancel"] | Seconds
 
@@ -56,12 +59,18 @@ def open_store(name: str | None, keep_s: float | None, max_events: int | None, l
     """Open the store that ``name`` describes, such as "sqlite:///runs.db". None means a store in memory.
 
     Raises:
+        TypeError: ``name`` is not a string.
         ValueError: ``name`` does not describe a store.
         StoreError: the store cannot be opened.
         ImportError: the store is in Redis, and redis-py is not installed.
     """
     if name is None:
         return MemoryLog(keep_s=keep_s, max_events=max_events)
+    given = cast(object, name)
+    if isinstance(given, os.PathLike):
+        raise TypeError(f'store is a path, not a URL: {name!r}; write "sqlite:///{name}"')
+    if not isinstance(given, str):
+        raise TypeError(f"store is neither a string nor a Store: {name!r}; {_STORES}")
     if name.startswith("sqlite:///") and len(name) > len("sqlite:///"):
         from rxflow.runs.sqlite import SQLiteLog  # imported here, because most programs do not need it
 
@@ -70,7 +79,7 @@ def open_store(name: str | None, keep_s: float | None, max_events: int | None, l
         from rxflow.runs.redis import RedisLog  # imported here, because redis-py is optional
 
         return RedisLog(name, lease_s=lease_s, keep_s=keep_s, max_events=max_events)
-    raise ValueError(f'no store {name!r}; use "sqlite:///runs.db", "redis://host:6379/0", or None for memory')
+    raise ValueError(f"no store {name!r}; {_STORES}")
 
 
 def find_runnable(path: str) -> Runnable:

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from rxflow._options import Seconds, read_seconds
 from rxflow.crew.crew import Crew
+from rxflow.operators._core import check_count
 from rxflow.operators._core.run_log import LEASE_S, RunSpec, Status, Store, check_run_id
 from rxflow.runs.options import (
     Carrier,
@@ -49,6 +50,7 @@ class Runs:
     resumed are cancelled.
 
     Raises:
+        TypeError: an argument has a wrong type. For example, ``store`` is a path instead of a URL.
         ValueError: ``store`` is a string of another form, or the cluster ``on`` cannot use the store. Also raised if
             ``keep``, ``max_events`` or ``lease`` is not above 0, or is given with a :class:`Store`.
         StoreError: the store cannot be opened, or has another version.
@@ -237,7 +239,7 @@ def _use_store(store: Store, limits: Mapping[str, object]) -> Store:
 
 
 def _open_store(store: str | None, keep: Seconds | None, max_events: int | None, lease: Seconds | None) -> Store:
-    if max_events is not None and max_events < 1:
-        raise ValueError(f"max_events must be at least 1: {max_events!r}")
+    if max_events is not None:
+        check_count(max_events, "max_events", 1)
     keep_s = None if keep is None else read_seconds("keep", keep)
     return open_store(store, keep_s, max_events, LEASE_S if lease is None else read_seconds("lease", lease))

@@ -504,6 +504,19 @@ class TestNames:
         with pytest.raises(ValueError, match=rf"^no store '{name}'; use \"sqlite:///runs\.db\""):
             Runs(name)
 
+    @pytest.mark.parametrize(
+        ("path", "url"), [("runs.db", "sqlite:///runs.db"), ("/a/runs.db", "sqlite:////a/runs.db")]
+    )
+    def test_a_path_as_the_store_is_refused_with_its_url(self, path: str, url: str) -> None:
+        given: Any = Path(path)
+        with pytest.raises(TypeError, match=rf"^store is a path, not a URL: .*'{path}'\); write \"{url}\"$"):
+            Runs(given)
+
+    @pytest.mark.parametrize("given", [5, True, b"sqlite:///runs.db", MemoryLog])
+    def test_a_store_of_another_type_is_refused(self, given: Any) -> None:
+        with pytest.raises(TypeError, match=rf"^store is neither a string nor a Store: {re.escape(repr(given))}; use"):
+            Runs(given)
+
 
 class TestWhere:
     def test_no_file_is_created_for_a_store_that_the_cluster_refuses(self, tmp_path: Path) -> None:
@@ -613,6 +626,11 @@ class TestRetention:
     def test_limits_are_above_0(self, bad: Any) -> None:
         with pytest.raises(ValueError, match=f"^{next(iter(bad))} must be"):
             Runs(**bad)
+
+    @pytest.mark.parametrize("given", ["5", 2.5, True])
+    def test_max_events_is_an_integer(self, given: Any) -> None:
+        with pytest.raises(TypeError, match=rf"^max_events is not an integer: {given!r}$"):
+            Runs(max_events=given)
 
 
 def test_a_wait_that_takes_too_long_is_given_up(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
