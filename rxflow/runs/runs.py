@@ -7,12 +7,12 @@ import atexit
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self, cast, get_args
 from uuid import uuid4
 
 from rxflow._options import Seconds, read_seconds
 from rxflow.crew.crew import Crew
-from rxflow.operators._core import check_count
+from rxflow.operators._core import check_choice, check_count
 from rxflow.operators._core.run_log import LEASE_S, RunSpec, Status, Store, check_run_id
 from rxflow.runs.options import (
     Carrier,
@@ -108,8 +108,8 @@ class Runs:
         Raises:
             RunExistsError: a run with this id exists.
             LookupError: there is nothing at the import path.
-            TypeError: the object at the import path is not a flow or a crew. Also raised if ``when_unread``, ``run_id``
-                or ``answer_within`` has a wrong type.
+            TypeError: ``target`` is not a flow, a crew or the import path of one. Also raised if ``when_unread``,
+                ``run_id`` or ``answer_within`` has a wrong type.
             ValueError: ``inputs`` do not fit the flow or crew. Also raised if ``when_unread`` or ``answer_within`` has
                 a wrong value.
             StoreError: the store cannot be written.
@@ -150,7 +150,13 @@ class Runs:
         return Run(self._workers, self.store.look_up(run_id).result())
 
     def list(self, *, status: Status | None = None) -> list[Run]:
-        """Return the runs, oldest first; with ``status``, only the runs that have this status."""
+        """Return the runs, oldest first; with ``status``, only the runs that have this status.
+
+        Raises:
+            ValueError: no run has such a ``status``.
+        """
+        if status is not None:
+            check_choice(status, "status", *get_args(Status))
         return [Run(self._workers, head) for head in self.store.list(status).result()]
 
     def forget(self, run_id: str) -> None:
@@ -203,7 +209,7 @@ class Runs:
         run_id: str | None,
         answer_within: Seconds | None,
     ) -> tuple[Callable[[Any], Run], Any]:
-        runnable = find_runnable(target) if isinstance(target, str) else target
+        runnable = find_runnable(target)
         source = runnable.events(inputs)  # raises an error for wrong inputs, before the run is stored
         spec = RunSpec(
             target=target if isinstance(target, str) else "",

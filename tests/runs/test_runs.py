@@ -3,11 +3,12 @@
 import asyncio
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -660,6 +661,59 @@ def test_no_number_is_too_large_to_be_refused(runs: Runs) -> None:
     run.result(20)
     (end,) = signals_of(run.events(after=10**30)).ends
     assert end.startswith(f'ValueError("after={10**30} is beyond the end of run ')
+
+
+@pytest.mark.parametrize("reason", [5, None, b"enough", ["enough"]])
+def test_a_reason_that_is_not_a_string_is_refused_and_cancels_nothing(runs: Runs, reason: Any) -> None:
+    run = runs.start(Endless())
+    with pytest.raises(TypeError, match=rf"^reason is not a string: {re.escape(repr(reason))}$"):
+        run.cancel(reason)
+    assert run.status == "running"
+
+
+@pytest.mark.parametrize("after", ["3", None, 2.5, True])
+def test_a_position_that_is_not_an_integer_is_refused_at_the_call(after: Any) -> None:
+    with Runs() as runs:
+        run = runs.start(Twice())
+        logged = partial(ops.from_log, runs.store, run.id)
+        readings: list[Callable[[int], Any]] = [run.events, run.observe, run.output, run.read, logged]
+        for read in readings:
+            with pytest.raises(TypeError, match=rf"^after is not an integer: {after!r}$"):
+                read(after)
+
+
+@pytest.mark.parametrize("status", ["complete", 5, ["failed"]])
+def test_a_status_that_no_run_has_is_refused(status: Any) -> None:
+    with Runs() as runs, pytest.raises(ValueError, match=r"^status must be one of 'queued', .*; got "):
+        runs.list(status=status)
+
+
+@pytest.mark.parametrize("answers", [5, "yes", ["yes"]])
+def test_answers_that_are_not_a_mapping_are_refused(answers: Any) -> None:
+    with Runs() as runs:
+        run = runs.start(Endless())
+        with pytest.raises(TypeError, match=rf"^answers is not a mapping .*: {re.escape(repr(answers))}$"):
+            run.resume(answers)
+
+
+@pytest.mark.parametrize("target", [5, None, Path("trips"), object()])
+def test_a_target_that_is_neither_a_flow_nor_a_crew_is_refused(target: Any) -> None:
+    with Runs() as runs, pytest.raises(TypeError, match=r"^target is not a flow, a crew or an import path: "):
+        runs.start(target)
+
+
+def test_a_class_in_place_of_a_flow_is_refused_at_each_start() -> None:
+    message = r"^target is a class, not a flow or a crew: <class '.*\.Twice'>; write Twice\(\)$"
+    flow_class: Any = Twice
+    with Runs() as runs:
+        with pytest.raises(TypeError, match=message):
+            runs.start(flow_class)
+        run = runs.start(Endless())
+        run.cancel()
+        with pytest.raises(TypeError, match=message):
+            run.resume(target=flow_class)
+        with pytest.raises(TypeError, match=message):
+            run.restart(flow_class)
 
 
 def test_a_reason_that_cannot_be_encoded_cancels_too(runs: Runs) -> None:
