@@ -127,7 +127,6 @@ REFUSED: Mapping[str, tuple[str, str]] = {
 For each option: what the option would do, and what to do instead.
 """
 
-
 IGNORED_BY_LLM: Mapping[str, Any] = {
     "completion_cost": None,
     "context_window_size": 0,
@@ -417,11 +416,13 @@ def _suggest(name: str, own: Collection[str]) -> str:
 
 
 def to_seconds(name: str, given: Seconds) -> float:
-    """Return a time as a number of seconds. Text like "5" is also a time. Raises TypeError for anything else."""
+    """Return a time in seconds; "5" is a time, too. Raises TypeError for other values, ValueError for huge numbers."""
     try:
         return given.total_seconds() if isinstance(given, timedelta) else float(given)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number of seconds, or a timedelta: {given!r}") from None
+    except OverflowError:
+        raise ValueError(f"{name} must be a time that a float can hold: {given!r}") from None
 
 
 def read_seconds(name: str, given: Seconds) -> float:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import closing, suppress
 from functools import partial
+from threading import TIMEOUT_MAX
 from typing import Any, cast
 
 from rxflow._loops import off_the_loop, on_this_loop
-from rxflow._options import Seconds
+from rxflow._options import Seconds, to_seconds
 from rxflow._streaming import (
     CrewStreamingOutput,
     Emitter,
@@ -149,7 +151,7 @@ class Run:
         output = CrewStreamingOutput if self._kind == "crew" else FlowStreamingOutput
         return output(source=self._events(after, lambda event: not is_repeated(event)))
 
-    def result(self, timeout: float | None = None) -> Any:
+    def result(self, timeout: Seconds | None = None) -> Any:
         """Wait until the run has ended, and return its result. ``timeout`` is in seconds; None means no limit.
 
         Stores on disk or in the network keep the result as JSON. An object that JSON cannot represent is replaced by a
@@ -157,6 +159,7 @@ class Run:
 
         Raises:
             LookupError: the run was forgotten.
+            TypeError, ValueError: ``timeout`` is not a time.
             TimeoutError: the run did not end within ``timeout`` seconds.
             RunLost, RunCancelled: the run was lost or cancelled.
             RunPaused: the run waits for answers.
@@ -164,17 +167,18 @@ class Run:
             RuntimeError: the run completed without a result.
             Exception: the run's own error.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        limit_s = math.inf if timeout is None else to_seconds("timeout", timeout)
+        deadline = time.monotonic() + limit_s
         while True:
             head = self.look_up()
             if head.status in LIVE:
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    raise TimeoutError(f"run {self.id!r} is still running after {timeout:g} s")
+                left = deadline - time.monotonic()
+                if not left > 0:  # also if ``timeout`` is NaN
+                    raise TimeoutError(f"run {self.id!r} is still running after {limit_s:g} s")
                 waiting = self._store.wait(self.id, sys.maxsize)
                 try:
                     with suppress(CancelledError, TimeoutError):  # the next iteration of the loop handles both
-                        waiting.result(left)
+                        waiting.result(min(left, TIMEOUT_MAX))
                 finally:
                     waiting.cancel()  # otherwise, after a time-out, the store would keep the future until the run ends
                 continue

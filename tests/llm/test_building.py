@@ -64,6 +64,13 @@ def test_an_address_in_the_environment_that_is_no_url_is_named_by_its_variable(
 
 
 @pytest.mark.parametrize("name", ["timeout", "connect_timeout"])
+def test_a_time_that_no_float_can_hold_is_refused(name: str) -> None:
+    given: Any = {name: 10**400}
+    with pytest.raises(ValueError, match=rf"^{name} must be a time that a float can hold: 1000"):
+        LLM("openai/gpt-4o", **given)
+
+
+@pytest.mark.parametrize("name", ["timeout", "connect_timeout"])
 def test_a_time_is_a_number_of_seconds_or_a_timedelta(provider: Loopback, name: str) -> None:
     for given in (30, "30", timedelta(seconds=30)):
         where: dict[str, Any] = {name: given}

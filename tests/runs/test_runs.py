@@ -650,6 +650,27 @@ def test_a_wait_that_takes_too_long_is_given_up(runs: Runs, monkeypatch: pytest.
     assert [each.cancelled() for each in waits] == [True] * 3
 
 
+@pytest.mark.parametrize("timeout", [float("inf"), 1e300, timedelta(seconds=20)])
+def test_a_result_is_awaited_for_any_length_of_time(timeout: Any) -> None:
+    with Runs() as runs:
+        assert runs.start(Count(), {"count": 20}).result(timeout) == "".join(f"n{number}" for number in range(20))
+
+
+@pytest.mark.parametrize(
+    ("timeout", "kind"), [(10**400, ValueError), ("soon", TypeError), (float("nan"), TimeoutError)]
+)
+def test_a_result_is_not_awaited_for_what_is_not_a_time(timeout: Any, kind: type[Exception]) -> None:
+    with Runs() as runs, pytest.raises(kind):
+        runs.start(Endless()).result(timeout)
+
+
+@pytest.mark.parametrize("option", ["keep", "lease"])
+def test_a_time_that_no_float_can_hold_is_refused(option: str) -> None:
+    given: Any = {option: 10**400}
+    with pytest.raises(ValueError, match=rf"^{option} must be a time that a float can hold: 1000"):
+        Runs(**given)
+
+
 def test_a_number_before_the_first_event_means_all(runs: Runs) -> None:
     run = runs.start(Twice())
     run.result(20)
