@@ -646,8 +646,8 @@ def test_a_wait_that_takes_too_long_is_given_up(runs: Runs, monkeypatch: pytest.
     run = runs.start(Endless())
     for _ in range(3):
         with pytest.raises(TimeoutError):
-            run.result(0.01)
-    assert [each.cancelled() for each in waits] == [True] * 3
+            run.result(0.2)
+    assert {each.cancelled() for each in waits} == {True}
 
 
 @pytest.mark.parametrize("timeout", [float("inf"), 1e300, timedelta(seconds=20)])
@@ -657,7 +657,8 @@ def test_a_result_is_awaited_for_any_length_of_time(timeout: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("timeout", "kind"), [(10**400, ValueError), ("soon", TypeError), (float("nan"), TimeoutError)]
+    ("timeout", "kind"),
+    [pytest.param(10**400, ValueError, id="huge"), ("soon", TypeError), (float("nan"), TimeoutError)],
 )
 def test_a_result_is_not_awaited_for_what_is_not_a_time(timeout: Any, kind: type[Exception]) -> None:
     with Runs() as runs, pytest.raises(kind):
