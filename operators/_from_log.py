@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rxflow._streaming import Emitter, EventStream, from_coroutine
 from rxflow.operators._core.log_reader import read_log
-from rxflow.operators._core.run_log import Log, check_run_id
+from rxflow.operators._core.run_log import Log, check_position, check_run_id
 from rxflow.types import Event
 
 
@@ -26,7 +26,7 @@ def from_log(log: Log, run_id: str, after: int = -1) -> EventStream[Event]:
         after: the ``seq`` of the event after which to begin; -1 for all events.
 
     Raises:
-        TypeError: ``run_id`` is not a string.
+        TypeError: ``run_id`` is not a string, or ``after`` is not an integer.
         LookupError: as the stream's error: the log has no such run. If the next events after ``after`` were dropped,
             the error is an EventsDroppedError.
         ValueError: as the stream's error: ``after`` is beyond the last event.
@@ -40,6 +40,7 @@ def from_log(log: Log, run_id: str, after: int = -1) -> EventStream[Event]:
         ops.from_log(log, "trip-7", after=17).pipe(ops.text()).subscribe(show)
     """
     check_run_id(run_id)
+    check_position(after)
 
     async def work(emitter: Emitter) -> None:
         await read_log(log, run_id, after, emitter.on_next)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-import re
 import reprlib
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Protocol, Self, TypeAlias, TypeVar, cast, overload
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 from pydantic import (
@@ -127,7 +125,6 @@ REFUSED: Mapping[str, tuple[str, str]] = {
 For each option: what the option would do, and what to do instead.
 """
 
-
 IGNORED_BY_LLM: Mapping[str, Any] = {
     "completion_cost": None,
     "context_window_size": 0,
@@ -163,6 +160,9 @@ NATIVE_TO_CREWAI = frozenset(
 
 _OWN_MODELS_ONLY = NATIVE_TO_CREWAI - {"hosted_vllm", "ollama", "ollama_chat", "openrouter"}
 """The names of these providers' models never begin with another provider, unlike Groq's ``openai/gpt-oss-20b``."""
+
+_OTHER_NAMES = {"aws": "bedrock", "azure_openai": "azure", "claude": "anthropic", "google": "gemini"}
+"""Other names of providers, and the names under which LiteLLM knows them."""
 
 _REFUSED_BY_LLM = {
     "callbacks": ("call them for each request", "register them with litellm.callbacks, or subscribe to llm.events()"),
@@ -214,23 +214,32 @@ def split_llm_options(model: str, given: Mapping[str, Any]) -> tuple[str, dict[s
     """Return the full name of the model and the parameters for its provider, from the arguments of an LLM.
 
     Raises:
-        ValueError: an unsupported option of CrewAI would change the result.
+        TypeError: ``provider`` is not a string.
+        ValueError: an unsupported option of CrewAI would change the result, or ``provider`` is not that of the model.
     """
     _refuse_for_llm("LLM", given)
     provider, more = given.get("provider"), given.get("additional_params")
     taken = {*IGNORED_BY_LLM, *_REFUSED_BY_LLM, "provider", "additional_params"}
     parameters = {name: value for name, value in given.items() if name not in taken} | dict(more or {})
-    return (f"{provider}/{model}" if provider and not _names_provider(model, provider) else model), parameters
+    return _add_provider(model, provider), parameters
 
 
-def _names_provider(model: str, provider: str) -> bool:
-    """Return whether ``model`` already begins with a provider. If it does, ``provider`` has no effect.
+def _add_provider(model: str, provider: object) -> str:
+    """Return ``model`` with ``provider`` in front of it, unless ``model`` already begins with this provider.
 
     In ``meta-llama/llama-3`` of OpenRouter, or ``openai/gpt-oss-20b`` of Groq, the part before the slash belongs to the
     model's name, and is not the provider.
     """
+    if not provider:
+        return model
+    if not isinstance(provider, str):
+        raise TypeError(f"provider is not a string: {provider!r}")
     first, slash, _ = model.partition("/")
-    return bool(slash) and (first == provider or {first, provider} <= _OWN_MODELS_ONLY)
+    if slash and _OTHER_NAMES.get(first, first) == _OTHER_NAMES.get(provider, provider):
+        return model
+    if slash and {first, provider} <= _OWN_MODELS_ONLY:
+        raise ValueError(f"the model {model!r} has the provider {first!r}, but provider={provider!r}; give only one")
+    return f"{provider}/{model}"
 
 
 def check_call_options(given: Mapping[str, Any]) -> None:
@@ -417,11 +426,13 @@ def _suggest(name: str, own: Collection[str]) -> str:
 
 
 def to_seconds(name: str, given: Seconds) -> float:
-    """Return a time as a number of seconds. Text like "5" is also a time. Raises TypeError for anything else."""
+    """Return a time in seconds; "5" is a time, too. Raises TypeError for other values, ValueError for huge numbers."""
     try:
         return given.total_seconds() if isinstance(given, timedelta) else float(given)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number of seconds, or a timedelta: {given!r}") from None
+    except OverflowError:
+        raise ValueError(f"{name} must be a time that a float can hold: {given!r}") from None
 
 
 def read_seconds(name: str, given: Seconds) -> float:
@@ -430,20 +441,3 @@ def read_seconds(name: str, given: Seconds) -> float:
     if not seconds > 0:
         raise ValueError(f"{name} must be a time above 0: {given!r}")
     return seconds
-
-
-def check_url(name: str, url: str) -> str:
-    """Return ``url``. Raises ValueError if ``url`` is not the address of an HTTP server.
-
-    The error message begins with ``name``, the name of the option or variable that has the address.
-    """
-    try:
-        parts = urlsplit(url)
-        is_right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # the port is not a number, or a bracket is missing
-        is_right = False
-    if not is_right:
-        # Hide the user name and the password. A wrong password may contain "/", "@" or white space.
-        shown = re.sub(r"\A([a-zA-Z]+://)?.*@", r"\1***@", url, flags=re.DOTALL)
-        raise ValueError(f"{name} must begin with http:// or https:// and name a host; got {shown!r}")
-    return url

@@ -432,9 +432,9 @@ def as_text(result: Any) -> str:
     """Return a tool's result as text for the model.
 
     Text is unchanged. The output of a crew or a task becomes its text. A pydantic object, dict, list or tuple becomes
-    JSON. In a dict, list or tuple, NaN and infinity become ``NaN`` and ``Infinity``, although JSON has no such values.
-    All values of other types are converted with ``str``. A structure that JSON cannot represent, such as a list that
-    contains itself, is also converted with ``str``.
+    JSON, in which NaN and infinity are null, because JSON has no such values. All values of other types are converted
+    with ``str``. A structure that JSON cannot represent, such as a list that contains itself, is also converted with
+    ``str``.
     """
     if isinstance(result, str):
         return result
@@ -442,5 +442,5 @@ def as_text(result: Any) -> str:
         return result.raw
     if isinstance(result, BaseModel | dict | list | tuple):
         with suppress(PydanticSerializationError):  # a result that JSON cannot represent is not an error
-            return to_json(cast(Any, result), fallback=str).decode()
+            return to_json(cast(Any, result), fallback=str, inf_nan_mode="null").decode()
     return str(cast(object, result))

@@ -106,6 +106,15 @@ class TestResultSchema:
             assert plain.format_output_for_agent({"a": [1]}) == '{"a":[1]}'
             assert plain.format_output_for_agent("a") == "a"
 
+    @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+    def test_numbers_that_json_does_not_have_are_null_in_each_structure(self, number: float) -> None:
+        @tool
+        def plain() -> Any:
+            """Give it back."""
+
+        assert plain.format_output_for_agent({"a": [number, 1.5]}) == '{"a":[null,1.5]}'
+        assert plain.format_output_for_agent((number,)) == "[null]"
+
     def test_a_tool_may_have_words_of_its_own(self) -> None:
         class Spoken(Sounding):
             def format_output_for_agent(self, raw_result: Any) -> str:

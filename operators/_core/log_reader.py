@@ -9,7 +9,18 @@ from contextlib import suppress
 from uuid import uuid4
 
 from rxflow._loops import on_this_loop
-from rxflow.operators._core.run_log import LIVE, PAGE, Log, Note, Page, RunCancelled, RunLost, Store, StoreError
+from rxflow.operators._core.run_log import (
+    LIVE,
+    PAGE,
+    Log,
+    Note,
+    Page,
+    RunCancelled,
+    RunLost,
+    Store,
+    StoreError,
+    check_position,
+)
 from rxflow.types import Event
 from rxflow.types.codec import CodecError
 
@@ -21,6 +32,7 @@ class PageReader(AsyncIterator[Sequence[Event]]):
     :meth:`close` ends the iteration. A step that is already reading may still return its events.
 
     Raises:
+        TypeError: ``after`` is not an integer.
         LookupError, ValueError: while iterating, as described for :meth:`Log.read`.
         StoreError: while iterating: the log cannot be read, or has lost events that this reader has already read, for
             example after a failover.
@@ -30,6 +42,7 @@ class PageReader(AsyncIterator[Sequence[Event]]):
     """
 
     def __init__(self, log: Log, run_id: str, after: int) -> None:
+        check_position(after)
         self._log = log
         self._run_id = run_id
         self._begun = self._after = max(after, -1)

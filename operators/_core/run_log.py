@@ -117,6 +117,14 @@ class Page:
     error: Exception | None = None
     reason: str = ""
 
+    def is_of(self, head: Head) -> bool:
+        """Return whether ``head`` has the same status and the same last event.
+
+        The caller reads the head first, and then the page. The run may change in between. For example, a run that
+        seemed lost may continue, because its worker has renewed the lease late.
+        """
+        return (self.status, self.last) == (head.status, head.last)
+
 
 @dataclass(frozen=True, slots=True)
 class Note:
@@ -209,6 +217,12 @@ def check_run_id(run_id: object) -> None:
     """
     if not isinstance(run_id, str):
         raise TypeError(f"run_id must be a string; got {run_id!r}")
+
+
+def check_position(after: object) -> None:
+    """Raise TypeError if ``after`` is not an integer. It is the number of the event after which to read."""
+    if not isinstance(after, int) or isinstance(after, bool):
+        raise TypeError(f"after is not an integer: {after!r}")
 
 
 def check_after(run_id: str, after: int, first: int, last: int) -> None:

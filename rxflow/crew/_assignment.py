@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import re
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -45,7 +46,7 @@ class RateLimit:
             raise ValueError(f"max_rpm must be at least 1 request a minute: {calls!r}")
         self.calls = calls
         self._period = period
-        self._begun: deque[float] = deque(maxlen=calls)
+        self._begun: deque[float] = deque(maxlen=min(calls, sys.maxsize))
 
     async def wait(self) -> None:
         """Wait for a free slot, and take it."""

@@ -10,11 +10,10 @@ from typing import Any, Literal
 
 from reactivex import Observable
 
-from rxflow._options import check_url
 from rxflow.llm._litellm.source import LiteLLMSource, uses_litellm
 from rxflow.llm._openai_compatible import SERVERS, OpenAICompatibleSource
 from rxflow.llm.demo import PROVIDER as DEMO_PROVIDER, DemoSource
-from rxflow.llm.source import Delta, Request, Source, split_model
+from rxflow.llm.source import Delta, Request, Source, check_url, split_model
 
 # If a model's name contains one of these texts, OpenAI offers the model only through its Responses API. Calls of such a
 # model go through LiteLLM.

@@ -89,7 +89,7 @@ class LLM:
 
     Raises:
         TypeError: an argument has the wrong type, or two names of the same argument have different values.
-        ValueError: an argument has a value that is not allowed, such as an empty name or a negative ``max_retries``.
+        ValueError: an argument has a value that is not allowed; for example, ``provider`` contradicts the name.
     """
 
     temperature = Parameter[float]()

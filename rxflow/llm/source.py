@@ -7,9 +7,11 @@ scripted models of tests all implement :class:`Source`.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, TypeGuard, cast
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, RootModel
 from reactivex import Observable
@@ -70,6 +72,23 @@ def split_model(model: str) -> tuple[str, str]:
     if separator:
         return provider, name
     return next((provider for provider, names in _BARE_NAMES.items() if model.startswith(names)), ""), model
+
+
+def check_url(name: str, url: str) -> str:
+    """Return ``url``. Raises ValueError if ``url`` is not the address of an HTTP server.
+
+    The error message begins with ``name``, the name of the option or variable that has the address.
+    """
+    try:
+        parts = urlsplit(url)
+        is_right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port is not a number, or a bracket is missing
+        is_right = False
+    if not is_right:
+        # Hide the user name and the password. A wrong password may contain "/", "@" or white space.
+        shown = re.sub(r"\A([a-zA-Z]+://)?.*@", r"\1***@", url, flags=re.DOTALL)
+        raise ValueError(f"{name} must begin with http:// or https:// and name a host; got {shown!r}")
+    return url
 
 
 def is_list(given: object) -> TypeGuard[Iterable[Any]]:

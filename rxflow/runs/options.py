@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from concurrent.futures import Future
 from importlib import import_module
@@ -9,9 +10,12 @@ from typing import Any, Literal, Protocol, TypeAlias, cast
 
 from rxflow._options import Seconds, read_seconds
 from rxflow._streaming import EventStream
+from rxflow._text import encodable
 from rxflow.operators._core.run_log import Store
 from rxflow.runs.memory import MemoryLog
 from rxflow.types import Event
+
+_STORES = 'use "sqlite:///runs.db", "redis://host:6379/0", or None for memory'
 
 WhenUnread: TypeAlias = Literal["detach", "cancel"] | Seconds
 
@@ -56,12 +60,18 @@ def open_store(name: str | None, keep_s: float | None, max_events: int | None, l
     """Open the store that ``name`` describes, such as "sqlite:///runs.db". None means a store in memory.
 
     Raises:
+        TypeError: ``name`` is not a string.
         ValueError: ``name`` does not describe a store.
         StoreError: the store cannot be opened.
         ImportError: the store is in Redis, and redis-py is not installed.
     """
     if name is None:
         return MemoryLog(keep_s=keep_s, max_events=max_events)
+    given = cast(object, name)
+    if isinstance(given, os.PathLike):
+        raise TypeError(f'store is a path, not a URL: {name!r}; write "sqlite:///{name}"')
+    if not isinstance(given, str):
+        raise TypeError(f"store is neither a string nor a Store: {name!r}; {_STORES}")
     if name.startswith("sqlite:///") and len(name) > len("sqlite:///"):
         from rxflow.runs.sqlite import SQLiteLog  # imported here, because most programs do not need it
 
@@ -70,19 +80,45 @@ def open_store(name: str | None, keep_s: float | None, max_events: int | None, l
         from rxflow.runs.redis import RedisLog  # imported here, because redis-py is optional
 
         return RedisLog(name, lease_s=lease_s, keep_s=keep_s, max_events=max_events)
-    raise ValueError(f'no store {name!r}; use "sqlite:///runs.db", "redis://host:6379/0", or None for memory')
+    raise ValueError(f"no store {name!r}; {_STORES}")
 
 
-def find_runnable(path: str) -> Runnable:
+def read_reason(reason: str) -> str:
+    """Return ``reason`` as text that can be encoded. Raises TypeError if ``reason`` is not a string."""
+    if not isinstance(cast(object, reason), str):
+        raise TypeError(f"reason is not a string: {reason!r}")
+    return encodable(reason)
+
+
+def check_answers(answers: Mapping[str, Any] | None) -> None:
+    """Raise TypeError if ``answers`` is neither a mapping nor None."""
+    if not isinstance(cast(object, answers), Mapping | None):
+        raise TypeError(f"answers is not a mapping of request ids to answers: {answers!r}")
+
+
+def find_runnable(target: Runnable | str) -> Runnable:
+    """Return a flow or a crew: ``target`` itself, or what is at the import path ``target``.
+
+    Raises:
+        LookupError: there is nothing at the import path, or importing its module raised an ImportError, AttributeError
+            or ValueError. Other errors of the module are raised as they are.
+        TypeError: ``target``, or the object at the import path, is not a flow or a crew. Also raised if the object at
+            the path cannot be called without arguments.
+    """
+    if isinstance(target, str):
+        return _import_runnable(target)
+    if isinstance(target, type):
+        raise TypeError(f"target is a class, not a flow or a crew: {target!r}; write {target.__name__}()")
+    if not hasattr(target, "events"):
+        raise TypeError(f"target is not a flow, a crew or an import path: {target!r}")
+    return target
+
+
+def _import_runnable(path: str) -> Runnable:
     """Return the flow or crew at an import path.
 
     If there is a class or a function at the path, call it without arguments, and use the result. For an object of a
     ``@CrewBase`` class, return what its method ``crew`` returns.
-
-    Raises:
-        LookupError: there is nothing at the path, or importing its module raised an ImportError, AttributeError or
-            ValueError. Other errors of the module are raised as they are.
-        TypeError: the object at the path is not a flow or a crew, or cannot be called without arguments.
     """
     module, _, names = path.partition(":")
     try:

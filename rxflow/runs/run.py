@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import closing, suppress
 from functools import partial
+from threading import TIMEOUT_MAX
 from typing import Any, cast
 
 from rxflow._loops import off_the_loop, on_this_loop
-from rxflow._options import Seconds
+from rxflow._options import Seconds, to_seconds
 from rxflow._streaming import (
     CrewStreamingOutput,
     Emitter,
@@ -25,7 +27,6 @@ from rxflow._streaming import (
     is_repeated,
     retract_all,
 )
-from rxflow._text import encodable
 from rxflow.operators._core.log_reader import RunReader, raise_end
 from rxflow.operators._core.run_log import (
     LIVE,
@@ -40,8 +41,9 @@ from rxflow.operators._core.run_log import (
     RunExistsError,
     RunLost,
     Status,
+    check_position,
 )
-from rxflow.runs.options import Runnable, find_runnable
+from rxflow.runs.options import Runnable, check_answers, find_runnable, read_reason
 from rxflow.runs.worker import Claim, Worker, Workers
 from rxflow.types import (
     Cancelled,
@@ -112,6 +114,8 @@ class Run:
         return self._events(after, lambda event: True)
 
     def _events(self, after: int, is_shown: Callable[[Event], bool]) -> EventStream[Event]:
+        check_position(after)
+
         async def work(emitter: Emitter) -> None:
             with closing(self.read(after)) as reader:
                 async for page in reader:
@@ -147,7 +151,7 @@ class Run:
         output = CrewStreamingOutput if self._kind == "crew" else FlowStreamingOutput
         return output(source=self._events(after, lambda event: not is_repeated(event)))
 
-    def result(self, timeout: float | None = None) -> Any:
+    def result(self, timeout: Seconds | None = None) -> Any:
         """Wait until the run has ended, and return its result. ``timeout`` is in seconds; None means no limit.
 
         Stores on disk or in the network keep the result as JSON. An object that JSON cannot represent is replaced by a
@@ -155,6 +159,7 @@ class Run:
 
         Raises:
             LookupError: the run was forgotten.
+            TypeError, ValueError: ``timeout`` is not a time.
             TimeoutError: the run did not end within ``timeout`` seconds.
             RunLost, RunCancelled: the run was lost or cancelled.
             RunPaused: the run waits for answers.
@@ -162,22 +167,23 @@ class Run:
             RuntimeError: the run completed without a result.
             Exception: the run's own error.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        limit_s = math.inf if timeout is None else to_seconds("timeout", timeout)
+        deadline = time.monotonic() + limit_s
         while True:
             head = self.look_up()
             if head.status in LIVE:
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    raise TimeoutError(f"run {self.id!r} is still running after {timeout:g} s")
+                left = deadline - time.monotonic()
+                if not left > 0:  # also if ``timeout`` is NaN
+                    raise TimeoutError(f"run {self.id!r} is still running after {limit_s:g} s")
                 waiting = self._store.wait(self.id, sys.maxsize)
                 try:
                     with suppress(CancelledError, TimeoutError):  # the next iteration of the loop handles both
-                        waiting.result(left)
+                        waiting.result(min(left, TIMEOUT_MAX))
                 finally:
                     waiting.cancel()  # otherwise, after a time-out, the store would keep the future until the run ends
                 continue
             page = self._store.read(self.id, _tail_of(head), PAGE).result()
-            if _is_of(page, head):
+            if page.is_of(head):
                 return self._read_result(page)
 
     async def result_async(self) -> Any:
@@ -191,7 +197,7 @@ class Run:
                     await on_this_loop(self._store.wait(self.id, sys.maxsize))
                 continue
             page = await on_this_loop(self._store.read(self.id, _tail_of(head), PAGE))
-            if _is_of(page, head):
+            if page.is_of(head):
                 if page.status == "paused":  # the questions are then read from the log, which blocks
                     return await off_the_loop(partial(self._read_result, page))
                 return self._read_result(page)
@@ -203,14 +209,16 @@ class Run:
         run has already ended, this does nothing.
 
         Raises:
+            TypeError: ``reason`` is not a string.
             LookupError: the run was forgotten.
         """
+        reason = read_reason(reason)
         head = self.look_up()
         if head.status == "paused":
             # RunExistsError: the run was resumed after look_up(). It is live again, so the note below cancels it.
             with suppress(RunExistsError):
                 claimed = self._claim(lambda note: None)
-                end = End("cancelled", reason=encodable(reason))
+                end = End("cancelled", reason=reason)
                 # This claim is normally one generation after ``head``. If it is later, the run was resumed after
                 # look_up(), and has already ended or paused.
                 if claimed[1].generation > head.generation + 1:
@@ -219,7 +227,7 @@ class Run:
                 self._workers.end(claimed, end).result()
                 self._workers.paused.pop(self.id, None)
                 return
-        self._store.note(self.id, Note("cancel", encodable(reason))).result()
+        self._store.note(self.id, Note("cancel", reason)).result()
 
     def pending(self) -> list[InputRequested]:
         """Return the questions that wait for an answer, oldest first. Raises LookupError if the run was forgotten."""
@@ -285,10 +293,11 @@ class Run:
             RuntimeError: the run has completed.
             ValueError: an answer does not fit its question, or ``target`` is needed because there is no default. Also
                 raised if ``answer_within`` is not above 0, or if the run has no events.
-            TypeError: the object at the import path is not a flow or a crew.
+            TypeError: ``answers`` is not a mapping, or ``target`` is not a flow, a crew or the import path of one.
             LookupError: an answer belongs to no open question. Also raised if the run was forgotten, if its first
                 events were dropped, or if there is nothing at the import path.
         """
+        check_answers(answers)
         if self._workers.carrier is not None:
             self._workers.carrier.begin(
                 "resume", self.id, answers=answers, target=target, answer_within=answer_within
@@ -361,7 +370,7 @@ class Run:
                 f"run {self.id!r} was not started by an import path, so its flow or crew cannot be found: "
                 "pass it as target"
             )
-        return find_runnable(what) if isinstance(what, str) else what
+        return find_runnable(what)
 
     def restart(self, target: Runnable | str | None = None) -> None:
         """Run a lost, failed, cancelled, paused or completed run again from its start.
@@ -376,7 +385,7 @@ class Run:
         Raises:
             RunExistsError: the run is running.
             ValueError: ``target`` is needed because there is no default.
-            TypeError: the object at the import path is not a flow or a crew.
+            TypeError: ``target`` is not a flow, a crew or the import path of one.
             LookupError: the run was forgotten, or there is nothing at the import path.
         """
         if self._workers.carrier is not None:
@@ -439,12 +448,3 @@ def _end_of(event: Finished | Failed | Cancelled) -> End:
 
 def _tail_of(head: Head) -> int:
     return max(head.first - 1, head.last - PAGE)
-
-
-def _is_of(page: Page, head: Head) -> bool:
-    """Return whether ``page`` and ``head`` have the same status and the same last event.
-
-    The caller reads the head first, and then the page. The run may change in between. For example, a run that seemed
-    lost may continue, because its worker has renewed the lease late.
-    """
-    return (page.status, page.last) == (head.status, head.last)

@@ -7,11 +7,12 @@ import atexit
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self, cast, get_args
 from uuid import uuid4
 
 from rxflow._options import Seconds, read_seconds
 from rxflow.crew.crew import Crew
+from rxflow.operators._core import check_choice, check_count
 from rxflow.operators._core.run_log import LEASE_S, RunSpec, Status, Store, check_run_id
 from rxflow.runs.options import (
     Carrier,
@@ -49,6 +50,7 @@ class Runs:
     resumed are cancelled.
 
     Raises:
+        TypeError: an argument has a wrong type. For example, ``store`` is a path instead of a URL.
         ValueError: ``store`` is a string of another form, or the cluster ``on`` cannot use the store. Also raised if
             ``keep``, ``max_events`` or ``lease`` is not above 0, or is given with a :class:`Store`.
         StoreError: the store cannot be opened, or has another version.
@@ -106,8 +108,8 @@ class Runs:
         Raises:
             RunExistsError: a run with this id exists.
             LookupError: there is nothing at the import path.
-            TypeError: the object at the import path is not a flow or a crew. Also raised if ``when_unread``, ``run_id``
-                or ``answer_within`` has a wrong type.
+            TypeError: ``target`` is not a flow, a crew or the import path of one. Also raised if ``when_unread``,
+                ``run_id`` or ``answer_within`` has a wrong type.
             ValueError: ``inputs`` do not fit the flow or crew. Also raised if ``when_unread`` or ``answer_within`` has
                 a wrong value.
             StoreError: the store cannot be written.
@@ -148,7 +150,13 @@ class Runs:
         return Run(self._workers, self.store.look_up(run_id).result())
 
     def list(self, *, status: Status | None = None) -> list[Run]:
-        """Return the runs, oldest first; with ``status``, only the runs that have this status."""
+        """Return the runs, oldest first; with ``status``, only the runs that have this status.
+
+        Raises:
+            ValueError: no run has such a ``status``.
+        """
+        if status is not None:
+            check_choice(status, "status", *get_args(Status))
         return [Run(self._workers, head) for head in self.store.list(status).result()]
 
     def forget(self, run_id: str) -> None:
@@ -201,7 +209,7 @@ class Runs:
         run_id: str | None,
         answer_within: Seconds | None,
     ) -> tuple[Callable[[Any], Run], Any]:
-        runnable = find_runnable(target) if isinstance(target, str) else target
+        runnable = find_runnable(target)
         source = runnable.events(inputs)  # raises an error for wrong inputs, before the run is stored
         spec = RunSpec(
             target=target if isinstance(target, str) else "",
@@ -237,7 +245,7 @@ def _use_store(store: Store, limits: Mapping[str, object]) -> Store:
 
 
 def _open_store(store: str | None, keep: Seconds | None, max_events: int | None, lease: Seconds | None) -> Store:
-    if max_events is not None and max_events < 1:
-        raise ValueError(f"max_events must be at least 1: {max_events!r}")
+    if max_events is not None:
+        check_count(max_events, "max_events", 1)
     keep_s = None if keep is None else read_seconds("keep", keep)
     return open_store(store, keep_s, max_events, LEASE_S if lease is None else read_seconds("lease", lease))

@@ -182,6 +182,9 @@ class TestMaxRpm:
             crew.kickoff()
         assert len(model.requests) == 1
 
+    def test_a_limit_may_have_any_size(self) -> None:
+        assert str(solo(Scripted("Done"), agent={"max_rpm": 10**400}).kickoff()) == "Done"
+
     def test_a_limit_below_one_is_refused(self) -> None:
         with pytest.raises(ValueError, match="at least 1 request a minute"):
             RateLimit(0)

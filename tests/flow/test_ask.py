@@ -195,6 +195,16 @@ def test_a_time_limit_that_is_not_a_time_is_named() -> None:
         Odd().kickoff()
 
 
+def test_a_time_limit_that_no_float_can_hold_is_refused() -> None:
+    class Huge(Flow):
+        @start()
+        def first(self) -> str | None:
+            return self.ask("Topic?", timeout=10**400)
+
+    with pytest.raises(ValueError, match="timeout must be a time that a float can hold: 1000"):
+        Huge().kickoff()
+
+
 def test_a_time_out_of_the_provider_is_its_own() -> None:
     async def fails(request: InputRequested) -> str:
         raise TimeoutError("no line")

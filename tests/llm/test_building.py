@@ -64,6 +64,13 @@ def test_an_address_in_the_environment_that_is_no_url_is_named_by_its_variable(
 
 
 @pytest.mark.parametrize("name", ["timeout", "connect_timeout"])
+def test_a_time_that_no_float_can_hold_is_refused(name: str) -> None:
+    given: Any = {name: 10**400}
+    with pytest.raises(ValueError, match=rf"^{name} must be a time that a float can hold: 1000"):
+        LLM("openai/gpt-4o", **given)
+
+
+@pytest.mark.parametrize("name", ["timeout", "connect_timeout"])
 def test_a_time_is_a_number_of_seconds_or_a_timedelta(provider: Loopback, name: str) -> None:
     for given in (30, "30", timedelta(seconds=30)):
         where: dict[str, Any] = {name: given}
@@ -168,7 +175,8 @@ class TestOptionsOfCrewAI:
         ("model", "provider", "name"),
         [
             ("m", "anthropic", "anthropic/m"),
-            ("openai/m", "anthropic", "openai/m"),
+            ("anthropic/m", "anthropic", "anthropic/m"),
+            ("azure/m", "azure_openai", "azure/m"),
             ("m", None, "m"),
             ("meta-llama/m", "openrouter", "openrouter/meta-llama/m"),
             ("openai/m", "openrouter", "openrouter/openai/m"),
@@ -181,6 +189,19 @@ class TestOptionsOfCrewAI:
     def test_a_provider_is_the_prefix_of_a_name_without_one(self, model: str, provider: str | None, name: str) -> None:
         llm = LLM(model, provider=provider)
         assert (llm.model, llm.parameters) == (name, {})
+
+    @pytest.mark.parametrize(
+        ("model", "provider"), [("openai/m", "azure"), ("anthropic/m", "aws"), ("azure/m", "openai")]
+    )
+    def test_a_provider_that_contradicts_the_one_in_the_name_is_refused(self, model: str, provider: str) -> None:
+        named = model.partition("/")[0]
+        message = rf"^the model '{model}' has the provider '{named}', but provider='{provider}'; give only one$"
+        with pytest.raises(ValueError, match=message):
+            LLM(model, provider=provider)
+
+    def test_a_provider_that_is_not_a_string_is_refused(self) -> None:
+        with pytest.raises(TypeError, match=r"^provider is not a string: 5$"):
+            LLM("m", provider=5)
 
     @pytest.mark.parametrize("name", ["callbacks", "interceptor"])
     def test_what_would_do_something_is_refused(self, name: str) -> None:

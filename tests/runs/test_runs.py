@@ -3,11 +3,12 @@
 import asyncio
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -504,6 +505,19 @@ class TestNames:
         with pytest.raises(ValueError, match=rf"^no store '{name}'; use \"sqlite:///runs\.db\""):
             Runs(name)
 
+    @pytest.mark.parametrize(
+        ("path", "url"), [("runs.db", "sqlite:///runs.db"), ("/a/runs.db", "sqlite:////a/runs.db")]
+    )
+    def test_a_path_as_the_store_is_refused_with_its_url(self, path: str, url: str) -> None:
+        given: Any = Path(path)
+        with pytest.raises(TypeError, match=rf"^store is a path, not a URL: .*'{path}'\); write \"{url}\"$"):
+            Runs(given)
+
+    @pytest.mark.parametrize("given", [5, True, b"sqlite:///runs.db", MemoryLog])
+    def test_a_store_of_another_type_is_refused(self, given: Any) -> None:
+        with pytest.raises(TypeError, match=rf"^store is neither a string nor a Store: {re.escape(repr(given))}; use"):
+            Runs(given)
+
 
 class TestWhere:
     def test_no_file_is_created_for_a_store_that_the_cluster_refuses(self, tmp_path: Path) -> None:
@@ -614,6 +628,11 @@ class TestRetention:
         with pytest.raises(ValueError, match=f"^{next(iter(bad))} must be"):
             Runs(**bad)
 
+    @pytest.mark.parametrize("given", ["5", 2.5, True])
+    def test_max_events_is_an_integer(self, given: Any) -> None:
+        with pytest.raises(TypeError, match=rf"^max_events is not an integer: {given!r}$"):
+            Runs(max_events=given)
+
 
 def test_a_wait_that_takes_too_long_is_given_up(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[Future[None]] = []
@@ -627,8 +646,30 @@ def test_a_wait_that_takes_too_long_is_given_up(runs: Runs, monkeypatch: pytest.
     run = runs.start(Endless())
     for _ in range(3):
         with pytest.raises(TimeoutError):
-            run.result(0.01)
-    assert [each.cancelled() for each in waits] == [True] * 3
+            run.result(0.2)
+    assert {each.cancelled() for each in waits} == {True}
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), 1e300, timedelta(seconds=20)])
+def test_a_result_is_awaited_for_any_length_of_time(timeout: Any) -> None:
+    with Runs() as runs:
+        assert runs.start(Count(), {"count": 20}).result(timeout) == "".join(f"n{number}" for number in range(20))
+
+
+@pytest.mark.parametrize(
+    ("timeout", "kind"),
+    [pytest.param(10**400, ValueError, id="huge"), ("soon", TypeError), (float("nan"), TimeoutError)],
+)
+def test_a_result_is_not_awaited_for_what_is_not_a_time(timeout: Any, kind: type[Exception]) -> None:
+    with Runs() as runs, pytest.raises(kind):
+        runs.start(Endless()).result(timeout)
+
+
+@pytest.mark.parametrize("option", ["keep", "lease"])
+def test_a_time_that_no_float_can_hold_is_refused(option: str) -> None:
+    given: Any = {option: 10**400}
+    with pytest.raises(ValueError, match=rf"^{option} must be a time that a float can hold: 1000"):
+        Runs(**given)
 
 
 def test_a_number_before_the_first_event_means_all(runs: Runs) -> None:
@@ -642,6 +683,59 @@ def test_no_number_is_too_large_to_be_refused(runs: Runs) -> None:
     run.result(20)
     (end,) = signals_of(run.events(after=10**30)).ends
     assert end.startswith(f'ValueError("after={10**30} is beyond the end of run ')
+
+
+@pytest.mark.parametrize("reason", [5, None, b"enough", ["enough"]])
+def test_a_reason_that_is_not_a_string_is_refused_and_cancels_nothing(runs: Runs, reason: Any) -> None:
+    run = runs.start(Endless())
+    with pytest.raises(TypeError, match=rf"^reason is not a string: {re.escape(repr(reason))}$"):
+        run.cancel(reason)
+    assert run.status == "running"
+
+
+@pytest.mark.parametrize("after", ["3", None, 2.5, True])
+def test_a_position_that_is_not_an_integer_is_refused_at_the_call(after: Any) -> None:
+    with Runs() as runs:
+        run = runs.start(Twice())
+        logged = partial(ops.from_log, runs.store, run.id)
+        readings: list[Callable[[int], Any]] = [run.events, run.observe, run.output, run.read, logged]
+        for read in readings:
+            with pytest.raises(TypeError, match=rf"^after is not an integer: {after!r}$"):
+                read(after)
+
+
+@pytest.mark.parametrize("status", ["complete", 5, ["failed"]])
+def test_a_status_that_no_run_has_is_refused(status: Any) -> None:
+    with Runs() as runs, pytest.raises(ValueError, match=r"^status must be one of 'queued', .*; got "):
+        runs.list(status=status)
+
+
+@pytest.mark.parametrize("answers", [5, "yes", ["yes"]])
+def test_answers_that_are_not_a_mapping_are_refused(answers: Any) -> None:
+    with Runs() as runs:
+        run = runs.start(Endless())
+        with pytest.raises(TypeError, match=rf"^answers is not a mapping .*: {re.escape(repr(answers))}$"):
+            run.resume(answers)
+
+
+@pytest.mark.parametrize("target", [5, None, Path("trips"), object()])
+def test_a_target_that_is_neither_a_flow_nor_a_crew_is_refused(target: Any) -> None:
+    with Runs() as runs, pytest.raises(TypeError, match=r"^target is not a flow, a crew or an import path: "):
+        runs.start(target)
+
+
+def test_a_class_in_place_of_a_flow_is_refused_at_each_start() -> None:
+    message = r"^target is a class, not a flow or a crew: <class '.*\.Twice'>; write Twice\(\)$"
+    flow_class: Any = Twice
+    with Runs() as runs:
+        with pytest.raises(TypeError, match=message):
+            runs.start(flow_class)
+        run = runs.start(Endless())
+        run.cancel()
+        with pytest.raises(TypeError, match=message):
+            run.resume(target=flow_class)
+        with pytest.raises(TypeError, match=message):
+            run.restart(flow_class)
 
 
 def test_a_reason_that_cannot_be_encoded_cancels_too(runs: Runs) -> None:

@@ -17,10 +17,10 @@ from os import environ
 from time import time
 from typing import Any, NoReturn, cast
 
-from rxflow._options import check_url
 from rxflow.llm._reading import IncompleteAnswer
 from rxflow.llm._redaction import redact_error
 from rxflow.llm._wires.sse import ErrorEvent, MalformedEvent, OversizedEvent
+from rxflow.llm.source import check_url
 
 _MAX_RETRY_AFTER_S = 60.0
 _MAX_DOUBLINGS = 64  # of the delay; from 1,024 on, it would be too large for a float
