@@ -51,6 +51,7 @@ class ToolUse:
     """A tool call that was started. ``end`` is the event that ended the call; None if the call had not ended."""
 
     end: e.ToolFinished | e.ToolFailed | None
+    is_changed: bool = False  # whether a person approved the call with other arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class _OpenTool:
     step: Step
     key: str  # the hash of the input
     is_waiting: bool = False
+    is_changed: bool = False
 
 
 class Journal(Answerer):
@@ -305,6 +307,7 @@ class _Reader:
         tool = self._tools.get((event.origin.span_id, asked.request.tool_id))
         if tool is not None:
             tool.is_waiting = False
+            tool.is_changed = getattr(event.value, "arguments", None) is not None
 
     def _cut_off_open_tools(self) -> None:
         """Move the open tool calls of the current generation to those of earlier generations."""
@@ -324,12 +327,12 @@ class _Reader:
             return  # nobody has approved the call, so the tool has not run, and the next generation continues the call
         del self._tools[name]
         if not isinstance(event, e.ToolCancelled):
-            self._memories[tool.step].tools[tool.key].append(ToolUse(event))
+            self._memories[tool.step].tools[tool.key].append(ToolUse(event, tool.is_changed))
 
     def remember_what_is_open(self) -> Iterable[e.InputRequested]:
-        """Record the tool calls that may have been running, and the questions of unfinished steps.
+        """Record the tool calls that may have run (not those that waited), and the questions of unfinished steps.
 
-        A tool call that waited for approval was not running. Yield each recorded question that has no answer.
+        Yield each recorded question that has no answer.
         """
         self._cut_off_open_tools()
         for tool in chain.from_iterable(self._cut_off_tools.values()):
@@ -347,8 +350,7 @@ class _Reader:
         These are the spans of unfinished steps with text or reasoning that is not retracted yet. Model calls with an
         LLMFinished event are left out. The resumed run produces the text and the reasoning again.
         """
-        spans: list[str] = []
-        attempts: set[int] = set()
+        spans, attempts = list[str](), set[int]()
         for span, (step, numbers, is_call) in self._shown.items():
             is_done = any(step[: depth + 1] in self.finished for depth in range(len(step)))
             if not is_done and (not is_call or span in self._asking):

@@ -180,6 +180,8 @@ async def _use(emitter: Emitter, call: ToolCall, tools: Mapping[str, BaseTool], 
     before = None if journal is None else journal.take_tool(around, call.name, arguments)
     if before is not None and before.end is not None:
         begin(is_repeated=True)
+        if cache is not None and isinstance(before.end, ToolFinished) and not before.is_changed:
+            await _keep(emitter, tool, arguments, before.end.result, cache.entry(tool, call.arguments))
         return _repeat(emitter, call, tool, before.end)
     if before is not None and not tool.is_idempotent:
         raise NotResumable(
@@ -303,19 +305,20 @@ async def _run(emitter: Emitter, tool: BaseTool, arguments: dict[str, Any], entr
         if entry is not None and entry.results and not tool.is_used_up:
             return entry.results[0]
         result = await read_out(await emitter.invoke(tool.claim(), **arguments))
-        if entry is not None and await _may_keep(emitter, tool, arguments, result):
-            entry.results.append(result)
+        if entry is not None:
+            await _keep(emitter, tool, arguments, result, entry)
         return result
 
 
-async def _may_keep(emitter: Emitter, tool: BaseTool, arguments: dict[str, Any], result: Any) -> bool:
-    if tool.cache_function is None:
-        return True
+async def _keep(emitter: Emitter, tool: BaseTool, arguments: dict[str, Any], result: Any, entry: _Entry) -> None:
+    """Keep ``result`` for later equal calls, if the tool's ``cache_function`` allows it."""
     try:
-        return bool(await emitter.invoke(tool.cache_function, arguments, result))
+        may_keep = tool.cache_function is None or await emitter.invoke(tool.cache_function, arguments, result)
     except Exception as error:  # noqa: BLE001 - the tool has done its work, and the model must not order it again
         logger.warning("the cache_function of %r failed: %s", tool.name, describe(error))
-        return False
+        return
+    if may_keep and not entry.results:
+        entry.results.append(result)
 
 
 _ADDRESSES = ("https://", "http://", "data:image/")

@@ -153,9 +153,7 @@ class _FlowRun(DisposableBase):
 
     def begin(self, prepare: Prepare | None) -> None:
         is_replayed = self._replay is not None and self._replay.has_begun
-        inputs = self._inputs
-        if any(isinstance(value, dict | list | tuple | set) for value in inputs.values()):
-            inputs = copy_values(inputs)  # a method may change the lists in the inputs, but must not change the event
+        inputs = copy_values(self._inputs)  # a method may change the lists in the inputs, but must not change the event
         self._observer.on_next(FlowStarted(origin=self._scope.origin, inputs=inputs, replayed=is_replayed))
         if prepare is None:
             self._call_entry_points()

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo, ModelPrivateAttr
 from pydantic_core import to_jsonable_python
 
 from rxflow._options import TRIGGER_PAYLOAD
+from rxflow._text import in_words
 
 State = dict[str, Any] | BaseModel
 
@@ -229,15 +230,20 @@ def resume_state(state: State, recorded: Mapping[str, Any] | None, inputs: Mappi
 
 
 def show_state(state: State) -> dict[str, Any]:
-    """Return the state as a dict of values that JSON can represent. Any other value is replaced by its ``str()``."""
+    """Return the state as a dict of values that JSON can represent. Any other value is replaced by its ``str()``.
+
+    This never fails, because a value that cannot be shown is no reason to end the run.
+    """
     return cast(dict[str, Any], _show(state, ()))
 
 
 def _show(value: object, around: tuple[int, ...]) -> object:
     """Return ``value`` for :func:`show_state`. ``around`` has the ids of the containers that ``value`` is in."""
     try:
-        return to_jsonable_python(value, fallback=str)
-    except ValueError:  # the value is, or contains, bytes that are not UTF-8, or a container that contains itself
+        return to_jsonable_python(value, fallback=in_words)
+    # The value is, or contains, bytes that are not UTF-8, or a container that contains itself. Or a user's object, such
+    # as a computed field, has raised an error.
+    except Exception:  # noqa: BLE001
         inside = (*around, id(value))
         if id(value) in around or len(around) >= _MAX_DEPTH:  # str() would show too much, or recurse too deeply
             return f"<{type(value).__name__} …>"
@@ -246,10 +252,10 @@ def _show(value: object, around: tuple[int, ...]) -> object:
             return {name: _show(each, inside) for name, each in value if name not in hidden}
         if isinstance(value, dict):
             items = cast(dict[object, object], value).items()
-            return {str(name): _show(each, inside) for name, each in items}
+            return {in_words(name): _show(each, inside) for name, each in items}
         if isinstance(value, list | tuple | set | frozenset):
             return [_show(each, inside) for each in cast(Iterable[object], value)]
-        return str(value)
+        return in_words(value)
 
 
 def read_id(state: State) -> str:

@@ -207,7 +207,8 @@ class Flow(AsksPeople, Generic[S]):
         self._require_methods()
         self._require_store(restore_from_state_id)
         merge_inputs(self._create_state(), inputs or {})
-        return EventStream(lambda scope: self._twin()._run(scope, copy_values(inputs or {}), restore_from_state_id))
+        given = copy_values(inputs or {})
+        return EventStream(lambda scope: self._twin()._run(scope, copy_values(given), restore_from_state_id))
 
     def observe(
         self, inputs: Inputs | None = None, *, restore_from_state_id: str | None = None
@@ -283,7 +284,7 @@ class Flow(AsksPeople, Generic[S]):
         self._require_methods()
         self._require_store(restore_from_state_id)
         merge_inputs(self._state, inputs or {})  # raises an error for wrong inputs now; the result is not used
-        return EventStream(lambda scope: self._run(scope, inputs or {}, restore_from_state_id))
+        return EventStream(partial(self._run, inputs=dict(inputs or {}), restore_from=restore_from_state_id))
 
     def _check_graph(self) -> None:
         if not self._is_checked:
@@ -310,7 +311,7 @@ class Flow(AsksPeople, Generic[S]):
         rules = {name: method.persist for name, method in self._graph.methods.items()}
         return StateKeeper(type(self).__name__, self.persistence, getattr(self, RULE_ATTRIBUTE, None), rules)
 
-    def _run(self, scope: Scope, inputs: Inputs, restore_from: str | None = None) -> Observable[Event]:
+    def _run(self, scope: Scope, inputs: Inputs, restore_from: str | None) -> Observable[Event]:
         """Return the events of a run that uses the state of this instance."""
 
         def subscribe(observer: ObserverBase[Event], scheduler: SchedulerBase | None = None) -> DisposableBase:
@@ -394,9 +395,7 @@ class Flow(AsksPeople, Generic[S]):
             self._state = merge_inputs(restored, inputs)
             self._emit_state_change(emitter)
         elif restore_from is not None:
-            logger.warning(
-                "no saved state %r to restore from; %s starts with a new state", restore_from, type(self).__name__
-            )
+            logger.warning("no saved state %r to restore from; %s begins anew", restore_from, type(self).__name__)
 
     def _describe_other(self, recorded: list[str]) -> str:
         """Return the error message for a log of another flow. With such a log, all calls would be made again."""

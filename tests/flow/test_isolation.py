@@ -10,8 +10,8 @@ import pytest
 import reactivex
 
 from rxflow.flow import Flow, listen, start
-from rxflow.types.events import FlowFinished
-from rxflow.types.streaming import StreamChunk
+from rxflow.types.events import FlowFinished, FlowStarted
+from rxflow.types.streaming import FlowStreamingOutput, StreamChunk
 from tests.gate import PATIENCE_S
 from tests.signals import outcome, signals_of
 from tests.spans import ranked
@@ -101,6 +101,53 @@ def test_two_subscriptions_of_one_flow_do_not_share_what_their_inputs_hold() -> 
     results = [outcome(events).one(FlowFinished).result for _ in range(2)]
     assert results == [({"a": ([1],)}, {1, 7})] * 2
     assert inputs == {"lists": {"a": ([],)}, "others": {7}}
+
+
+def test_what_becomes_of_the_inputs_after_the_call_does_not_reach_the_run() -> None:
+    class Shows(Flow):
+        @start()
+        def show(self) -> str:
+            return f"{self.state['topic']} {self.state['tags']}"
+
+    mine: dict[str, Any] = {"topic": "terns", "tags": ["a"]}
+    events = Shows().events(mine)
+    mine["tags"].append("b")
+    mine["topic"] = "late"
+    assert outcome(events).one(FlowFinished).result == "terns ['a']"
+
+
+def test_one_dict_may_carry_the_inputs_of_several_streams() -> None:
+    class Shows(Flow):
+        @start()
+        def show(self) -> str:
+            return str(self.state["topic"])
+
+    inputs: dict[str, Any] = {}
+    streams: list[FlowStreamingOutput] = []
+    for topic in ("terns", "gulls"):
+        inputs["topic"] = topic
+        streams.append(Shows().stream_chunks(inputs))
+    for stream in streams:
+        list(stream)
+    assert [stream.result for stream in streams] == ["terns", "gulls"]
+
+
+def test_the_start_event_of_an_inner_kickoff_keeps_its_inputs() -> None:
+    class Inner(Flow):
+        @start()
+        def begin(self) -> None:
+            pass
+
+    class Outer(Flow):
+        @start()
+        def begin(self) -> None:
+            inputs: dict[str, Any] = {}
+            for topic in ("terns", "gulls"):
+                inputs["topic"] = topic
+                Inner().kickoff(inputs)
+
+    started = outcome(Outer().events()).of(FlowStarted)
+    assert [each.inputs for each in started] == [{}, {"topic": "terns"}, {"topic": "gulls"}]
 
 
 def test_inputs_that_hold_themselves_are_copied_as_such() -> None:

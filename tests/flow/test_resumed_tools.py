@@ -167,6 +167,67 @@ def test_an_approved_call_that_ended_leaves_nothing_for_the_next_one(second_id: 
     assert paid == [5, 5]
 
 
+@pytest.mark.parametrize(("is_kept", "sent_in_all"), [(True, 1), (False, 2)])
+def test_the_same_call_after_the_resumption_is_not_carried_out_again(is_kept: bool, sent_in_all: int) -> None:
+    sent: list[str] = []
+
+    @tool
+    def send(to: str) -> str:
+        """Send the letter."""
+        sent.append(to)
+        return f"letter {len(sent)}"
+
+    def may_keep(arguments: dict[str, Any], result: str) -> bool:
+        return is_kept
+
+    send.cache_function = may_keep
+
+    @tool(needs_approval=True)
+    def sign(name: str) -> str:
+        """Sign."""
+        return "signed"
+
+    again = calls(("send", {"to": "Ann"}))
+    model = Scripted(calls(("send", {"to": "Ann"})), calls(("sign", {"name": "Bo"})), again, "Done")
+    crew = solo(model, agent={"tools": [send, sign]})
+    paused = outcome(crew.events())
+    (request,) = paused.one(FlowPaused).pending
+    past = [decode(encode(event)) for event in paused.events]
+    seen = outcome(crew.events().resume_from(Journal(past, {request.request_id: "yes"})))
+    assert seen.one(CrewFinished).result.raw == "Done"
+    assert sent == ["Ann"] * sent_in_all
+    assert seen.of(ToolFinished)[-1].result == f"letter {sent_in_all}"
+
+
+def test_a_call_that_a_person_changed_does_not_answer_the_call_that_the_model_wanted() -> None:
+    sent: list[str] = []
+
+    def is_first(to: str) -> bool:
+        return not sent
+
+    @tool(needs_approval=is_first)
+    def send(to: str) -> str:
+        """Send the letter."""
+        sent.append(to)
+        return f"sent to {to}"
+
+    @tool(needs_approval=True)
+    def sign(name: str) -> str:
+        """Sign."""
+        return "signed"
+
+    again = calls(("send", {"to": "Ann"}))
+    model = Scripted(calls(("send", {"to": "Ann"})), calls(("sign", {"name": "Bo"})), again, "Done")
+    crew = solo(model, agent={"tools": [send, sign]})
+    past: list[Event] = outcome(crew.events()).events
+    for answer in ({"approved": True, "arguments": {"to": "Cy"}}, "yes"):
+        (request,) = [event for event in past if isinstance(event, FlowPaused)][-1].pending
+        journal = Journal([decode(encode(event)) for event in past], {request.request_id: answer})
+        past = [*past, *outcome(crew.events().resume_from(journal)).events]
+    assert isinstance(past[-1], CrewFinished)
+    assert sent == ["Cy", "Ann"]
+
+
 def test_feedback_may_be_about_a_dict_whose_keys_cannot_be_sorted() -> None:
     class Reviewed(Flow):
         @start()

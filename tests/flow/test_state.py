@@ -6,9 +6,11 @@ from uuid import UUID
 
 import pytest
 from hypothesis import given, settings, strategies as st
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PrivateAttr, computed_field
 
 from rxflow.flow import Flow, listen, start
+from rxflow.types.events import FlowFinished, StateChanged
+from tests.signals import outcome
 
 
 class Report(BaseModel):
@@ -469,3 +471,50 @@ def test_a_dict_state_is_always_what_it_was_with_the_inputs_over_it(
     expected = {"id": flow.flow_id} | first | then
     flow.kickoff(then)
     assert {key: value for key, value in flow.state.items() if key != "written"} == expected
+
+
+class Unprintable:
+    def __str__(self) -> str:
+        raise LookupError("no name")
+
+
+class Average(BaseModel):
+    total: int = 6
+    count: int = 0
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def mean(self) -> float:
+        return self.total / self.count
+
+
+class TestAStateThatCannotBeShown:
+    def test_does_not_fail_the_run_if_an_object_has_no_text(self) -> None:
+        class Keeps(Flow):
+            @start()
+            def keep(self) -> str:
+                self.state["client"] = Unprintable()
+                self.state["pages"] = 3
+                return "kept"
+
+        seen = outcome(Keeps().events())
+        assert seen.one(FlowFinished).result == "kept"
+        shown = seen.one(StateChanged).state
+        assert shown["pages"] == 3
+        assert shown["client"].startswith("<Unprintable that cannot be shown")
+
+    def test_does_not_fail_the_run_if_a_computed_field_raises(self) -> None:
+        class Counts(Flow[Average]):
+            @start()
+            def begin(self) -> None:
+                self.state.total += 2
+
+            @listen(begin)
+            def count(self) -> float:
+                self.state.count = 4
+                return self.state.mean
+
+        seen = outcome(Counts().events())
+        assert seen.one(FlowFinished).result == 2
+        without_mean, with_mean = [event.state for event in seen.of(StateChanged)]
+        assert (without_mean["total"], "mean" in without_mean, with_mean["mean"]) == (8, False, 2)
