@@ -50,7 +50,7 @@ from rxflow.types.events import (
 )
 from tests.gate import PATIENCE_S, Gate
 from tests.loopback import Loopback, Reply
-from tests.runs.conftest import address_of
+from tests.runs.conftest import LEASE_S, address_of
 from tests.runs.flows import Broken, Count, Endless, Patient, Twice
 from tests.signals import signals_of
 from tests.spans import check_laws
@@ -591,11 +591,13 @@ class TestRetention:
     def test_a_lost_run_is_forgotten_some_time_after_its_lease(
         self, kind: str, request: pytest.FixtureRequest, tmp_path: Any
     ) -> None:
-        with Runs(address_of(kind, request, tmp_path), keep=0.001, lease=0.2) as runs:
+        address = address_of(kind, request, tmp_path)
+        with Runs(address, keep=0.001, lease=1) as runs:
             (writer, _) = runs.store.claim("old", RunSpec(), lambda note: None).result()
             runs.store.append(writer, [StreamChunk(content="so", seq=0)]).result()
             runs.store.release(writer)  # as if its process had died
             runs.store.wait("old", 0).result(20)
+        with Runs(address, keep=0.001, lease=LEASE_S) as runs:
             threading.Event().wait(0.01)
             runs.store.claim("another", RunSpec(), lambda note: None).result()
             assert [run.id for run in runs.list()] == ["another"]
