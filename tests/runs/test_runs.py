@@ -529,9 +529,11 @@ class TestWhere:
             def open(self, store: Store, options: Mapping[str, Any]) -> Carrier:
                 raise ConnectionError("nobody answers")
 
+        before = set(threading.enumerate())
         with pytest.raises(ConnectionError, match=r"^nobody answers$"):
             Runs(f"sqlite:///{tmp_path}/runs.db", on=Absent())
-        assert [thread for thread in threading.enumerate() if thread.name == "rxflow runs"] == []
+        begun = set(threading.enumerate()) - before
+        assert [thread for thread in begun if thread.name == "rxflow runs"] == []
         with closing(SQLiteLog(tmp_path / "runs.db")) as log:
             with pytest.raises(ConnectionError, match=r"^nobody answers$"):
                 Runs(log, on=Absent())
