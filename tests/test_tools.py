@@ -1,9 +1,7 @@
 """Tools: made of functions and classes, described by their signature, used by hand."""
 
 import asyncio
-import gc
 import threading
-import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -17,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rxflow.flow.flow import Flow, listen, start
 from rxflow.tools import BaseTool, ToolUsageLimit, tool
 from tests.scripted import Scripted
+from tests.warned import unawaited
 
 
 class TestMakingOne:
@@ -427,11 +426,9 @@ class TestUsingOneByHand:
             with pytest.raises(TypeError, match=r"the tool 'later' is async: await tool\.arun"):
                 later.run()
 
-        with warnings.catch_warnings(record=True) as warned:
-            warnings.simplefilter("always")
+        with unawaited() as warned:
             asyncio.run(main())
-            gc.collect()
-        assert (started, [str(each.message) for each in warned], later.current_usage_count) == ([], [], 0)
+        assert (started, warned, later.current_usage_count) == ([], [], 0)
 
     @pytest.mark.parametrize("use", [BaseTool.run, arun])
     def test_arguments_are_converted_and_others_dropped(self, use: Any) -> None:

@@ -284,7 +284,7 @@ def test_a_client_that_leaves_before_a_whole_answer_disposes_the_run(url: str) -
     async def leave() -> None:
         async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
             asking = asyncio.create_task(client.post(f"{url}/v1/responses", json={"model": "Waiting", "input": "x"}))
-            assert await asyncio.to_thread(is_started.wait, 10)
+            assert await asyncio.to_thread(is_started.wait, PATIENCE_S)
             asking.cancel()
             await asyncio.wait([asking])
 

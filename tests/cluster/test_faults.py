@@ -343,7 +343,7 @@ class TestNodes:
             Ray(resources={"doomed": 0.1}, workers=1, lease=2) as there,
             Ray(resources={"first": 1}, workers=1) as here,
             Runs(redis.url, on=there, lease=2) as runs,
-            Runs(redis.url, on=here, lease=2) as others,
+            Runs(redis.url, on=here, lease=PATIENCE_S) as others,
         ):
             run, other = runs.start(STANDING), others.start(f"{HERE}:Count", {"count": 100, "gap_ms": 50})
             (chunk,) = signals_of(run.observe().pipe(rxops.take(1))).items
@@ -516,7 +516,7 @@ def test_what_a_failover_that_was_not_planned_has_lost_ends_the_run(cluster: Ray
         Proxy(first.port) as proxy,
         Runs(proxy.url, on=cluster, lease=30) as runs,
     ):
-        run = runs.start(f"{HERE}:Count", {"count": 300, "gap_ms": 10})
+        run = runs.start(f"{HERE}:Count", {"count": 10_000, "gap_ms": 10})  # not over before the failover
         seen, late = Watched(), Watched()
         seen.subscribe_to(run.observe())
         seen.began.wait()

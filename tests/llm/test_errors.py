@@ -42,11 +42,6 @@ def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def closed_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-
-
 @pytest.mark.parametrize(
     ("status", "kind", "advice"),
     [
@@ -88,8 +83,8 @@ def test_a_status_counts_although_the_body_of_the_error_does_not_arrive_whole(li
     assert {name.lower(): value for name, value in error.litellm_response_headers.items()}["retry-after"] == "7"
 
 
-def test_a_refused_connection_says_what_to_check(litellm: Any) -> None:
-    seen = outcome(LLM("openai/gpt-4o", base_url=closed_port(), api_key="k", max_retries=0).events("Hi"))
+def test_a_refused_connection_says_what_to_check(litellm: Any, refusing_url: str) -> None:
+    seen = outcome(LLM("openai/gpt-4o", base_url=refusing_url, api_key="k", max_retries=0).events("Hi"))
     assert isinstance(seen.error, litellm.InternalServerError)
     assert "check that the server runs and that base_url is right" in str(seen.error)
 
@@ -97,22 +92,21 @@ def test_a_refused_connection_says_what_to_check(litellm: Any) -> None:
 @pytest.mark.parametrize(
     "model", ["openai/gpt-4o", "mistral/mistral-small", "anthropic/claude-sonnet-4-5", "ollama_chat/llama3"]
 )
-def test_a_refused_connection_names_the_server(litellm: Any, model: str) -> None:
-    url = closed_port()
-    error = outcome(LLM(model, base_url=url, api_key="k", max_retries=0).events("Hi")).error
+def test_a_refused_connection_names_the_server(litellm: Any, model: str, refusing_url: str) -> None:
+    error = outcome(LLM(model, base_url=refusing_url, api_key="k", max_retries=0).events("Hi")).error
+    server = refusing_url.removesuffix("/v1")
     assert str(error).partition("\n→ ")[2] == (
-        f"check that the server runs and that base_url is right (the request went to {url.removesuffix('/v1')})"
+        f"check that the server runs and that base_url is right (the request went to {server})"
     )
 
 
 def test_the_server_is_named_without_what_its_url_says_in_confidence(
-    litellm: Any, monkeypatch: pytest.MonkeyPatch
+    litellm: Any, monkeypatch: pytest.MonkeyPatch, refusing_url: str
 ) -> None:
     monkeypatch.setattr(litellm, "disable_aiohttp_transport", True)  # the other transport refuses a user in the URL
-    url = closed_port()
-    confiding = f"{url.replace('//', '//user:secret@')}?token=secret"
+    confiding = f"{refusing_url.replace('//', '//user:secret@')}?token=secret"
     error = outcome(LLM("openai/gpt-4o", base_url=confiding, api_key="k", max_retries=0).events("Hi")).error
-    assert str(error).endswith(f"(the request went to {url.removesuffix('/v1')})")
+    assert str(error).endswith(f"(the request went to {refusing_url.removesuffix('/v1')})")
     assert "secret" not in str(error)
 
 
@@ -274,13 +268,13 @@ def test_all_that_is_missing_is_named(no_keys: None, no_cloud: None, litellm: An
 
 
 def test_what_is_set_or_given_is_not_named_as_missing(
-    no_cloud: None, litellm: Any, monkeypatch: pytest.MonkeyPatch
+    no_cloud: None, litellm: Any, monkeypatch: pytest.MonkeyPatch, refusing_url: str
 ) -> None:
     monkeypatch.setenv("AZURE_API_KEY", "k")
     without_base = outcome(LLM("azure/gpt-4o").events("Hi")).error
     assert str(without_base).endswith("\n→ set AZURE_API_BASE, or pass LLM(…, base_url=…)")
     monkeypatch.delenv("AZURE_API_KEY")
-    without_key = outcome(LLM("azure/gpt-4o", base_url=closed_port()).events("Hi")).error
+    without_key = outcome(LLM("azure/gpt-4o", base_url=refusing_url).events("Hi")).error
     assert str(without_key).endswith("\n→ set AZURE_API_KEY to a valid key, or pass LLM(…, api_key=…)")
 
 

@@ -103,7 +103,7 @@ class TestAsyncFunctions:
 
         async def main() -> None:
             calling = asyncio.create_task(Scripted(ADDING).llm.acall("Hi", [ADD], {"add": add}))
-            assert await asyncio.to_thread(begun.wait, 5)
+            assert await asyncio.to_thread(begun.wait, PATIENCE_S)
             calling.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await calling

@@ -10,7 +10,6 @@ import pytest
 from rxflow import LLM
 from rxflow.types.events import Event, LLMFailed, LLMFinished, LLMRetrying, LLMStarted
 from tests.gate import PATIENCE_S
-from tests.llm.test_errors import closed_port
 from tests.llm.wire import delta, event
 from tests.loopback import Loopback, Reply
 from tests.signals import outcome
@@ -88,8 +87,8 @@ def test_after_the_last_retry_the_error_is_raised(provider: Loopback) -> None:
     assert len(provider.requests) == 2
 
 
-def test_a_refused_connection_is_tried_again() -> None:
-    llm = LLM("openai/gpt-4o", base_url=closed_port(), api_key="k", max_retries=2)
+def test_a_refused_connection_is_tried_again(refusing_url: str) -> None:
+    llm = LLM("openai/gpt-4o", base_url=refusing_url, api_key="k", max_retries=2)
     assert len(outcome(llm.events("Hi")).of(LLMRetrying)) == 2
 
 

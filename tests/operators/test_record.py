@@ -18,6 +18,7 @@ from rxflow.testing import Marbles, ScriptedLLM, check_operator
 from rxflow.testing._virtual_clock import VirtualClock
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import FlowStarted, LLMFailed, ReasoningChunk
+from tests.gate import PATIENCE_S
 from tests.operators.pieces import said
 from tests.signals import Signals, signals_of
 from tests.team import solo
@@ -312,4 +313,4 @@ class TestInARun:
 
     def test_a_loop_is_not_needed(self, path: Path) -> None:
         assert asyncio._get_running_loop() is None
-        assert recorded(path, "a")[0]["at"] < 5
+        assert recorded(path, "a")[0]["at"] < PATIENCE_S

@@ -19,6 +19,7 @@ from rxflow.operators._core.run_log import PAGE, End
 from rxflow.runs import MemoryLog, Runs, Writer, worker
 from rxflow.testing import ScriptedLLM
 from rxflow.types.events import Custom, Event, FlowCancelled, FlowStarted, MethodCancelled
+from tests.gate import PATIENCE_S
 from tests.spans import check_laws
 
 CLOSED = "its process ended, or closed the Runs object that started it"
@@ -103,7 +104,10 @@ def check_end(store: str, run_id: str) -> list[Event]:
     return events
 
 
-def test_it_ends_whole(store: str, stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+def test_it_ends_whole(
+    store: str, stage: Stage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "STORE_WAIT_S", PATIENCE_S)
     runs = Runs(store)
     run_id = begin(runs, Blocking, stage)
     with caplog.at_level(logging.WARNING, "rxflow"):
@@ -121,7 +125,10 @@ def test_it_ends_whole(store: str, stage: Stage, caplog: pytest.LogCaptureFixtur
 
 
 @pytest.mark.slow
-def test_what_it_emits_meanwhile_is_in_the_log_or_not_but_never_half(store: str, stage: Stage) -> None:
+def test_what_it_emits_meanwhile_is_in_the_log_or_not_but_never_half(
+    store: str, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "STORE_WAIT_S", PATIENCE_S)
     runs = Runs(store)
     run_id = begin(runs, Busy, stage)
     runs.close()
@@ -133,8 +140,9 @@ def test_what_it_emits_meanwhile_is_in_the_log_or_not_but_never_half(store: str,
 
 @pytest.mark.slow
 def test_its_end_is_written_though_the_store_still_writes_what_came_before(
-    tmp_path: Path, stage: Stage, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(worker, "STORE_WAIT_S", PATIENCE_S)
     store = f"sqlite:///{tmp_path}/runs.db"
     runs = Runs(store)
     run_id = begin(runs, Busy, stage)

@@ -347,7 +347,7 @@ class TestRedis:
     @pytest.mark.slow
     def test_one_that_is_full_stops_the_run_and_its_readers_are_told(self, tmp_path: Path) -> None:
         with RedisServer(tmp_path) as server, Runs(server.url, lease=3) as runs:
-            run = runs.start(Count(), {"count": 3000, "gap_ms": 2})
+            run = runs.start(Count(), {"count": 10_000, "gap_ms": 2})
             run.observe().pipe(rxops.element_at(20)).run()
             command = ["redis-cli", "-p", str(server.port), "config", "set", "maxmemory", "1"]
             subprocess.run(command, check=True, capture_output=True)
@@ -363,7 +363,7 @@ class TestRedis:
 
     @pytest.mark.slow
     def test_while_it_is_gone_nothing_is_lost(self, tmp_path: Path) -> None:
-        with RedisServer(tmp_path) as server, Runs(server.url, lease=10) as runs:
+        with RedisServer(tmp_path) as server, Runs(server.url, lease=LEASE_S) as runs:
             run = runs.start(Count(), {"count": 300, "gap_ms": 5})
             run.observe().pipe(rxops.first()).run()
             texts: list[str] = []
@@ -447,15 +447,16 @@ class TestRedis:
     def test_readers_that_come_after_a_failed_one_are_woken(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("rxflow.runs.redis.RETRY_S", 0.1)
         with RedisServer(tmp_path) as server, Runs(server.url) as runs:
             writer = Writer("r")
             runs.store.append(writer, chunks(0, 1)).result()
             server.stop()
-            with pytest.raises(StoreError):  # the connections are given up
-                runs.store.look_up("r").result()
-            waiting = [runs.store.wait("r", 0) for _ in range(2)]
-            waiting[0].result(20)  # it may read now, and gets the error
+            with monkeypatch.context() as patch:
+                patch.setattr("rxflow.runs.redis.RETRY_S", 0.1)
+                with pytest.raises(StoreError):  # the connections are given up
+                    runs.store.look_up("r").result()
+                waiting = [runs.store.wait("r", 0) for _ in range(2)]
+                waiting[0].result(20)  # it may read now, and gets the error
             server.start()
             waiting.append(runs.store.wait("r", 0))
             runs.store.append(writer, chunks(1, 1)).result()
@@ -524,7 +525,7 @@ class TestRedis:
 
     def test_a_replica_that_lacks_the_last_events_ends_the_run(self, tmp_path: Path) -> None:
         with RedisServer(tmp_path) as server, Runs(server.url) as runs:
-            run = runs.start(Count(), {"count": 300, "gap_ms": 5})
+            run = runs.start(Count(), {"count": 10_000, "gap_ms": 5})  # its log is damaged long before its end
             run.observe().pipe(rxops.element_at(20)).run()
             command = ["redis-cli", "-p", str(server.port), "hset", f"rxflow:run:{run.id}", "last", "3"]
             subprocess.run(command, check=True, capture_output=True)

@@ -51,7 +51,7 @@ from rxflow.types.events import (
 )
 from tests.gate import PATIENCE_S, Gate
 from tests.loopback import Loopback, Reply
-from tests.runs.conftest import address_of
+from tests.runs.conftest import LEASE_S, address_of
 from tests.runs.flows import Broken, Count, Endless, Patient, Twice
 from tests.signals import signals_of
 from tests.spans import check_laws
@@ -543,9 +543,11 @@ class TestWhere:
             def open(self, store: Store, options: Mapping[str, Any]) -> Carrier:
                 raise ConnectionError("nobody answers")
 
+        before = set(threading.enumerate())
         with pytest.raises(ConnectionError, match=r"^nobody answers$"):
             Runs(f"sqlite:///{tmp_path}/runs.db", on=Absent())
-        assert [thread for thread in threading.enumerate() if thread.name == "rxflow runs"] == []
+        begun = set(threading.enumerate()) - before
+        assert [thread for thread in begun if thread.name == "rxflow runs"] == []
         with closing(SQLiteLog(tmp_path / "runs.db")) as log:
             with pytest.raises(ConnectionError, match=r"^nobody answers$"):
                 Runs(log, on=Absent())
@@ -605,11 +607,13 @@ class TestRetention:
     def test_a_lost_run_is_forgotten_some_time_after_its_lease(
         self, kind: str, request: pytest.FixtureRequest, tmp_path: Any
     ) -> None:
-        with Runs(address_of(kind, request, tmp_path), keep=0.001, lease=0.2) as runs:
+        address = address_of(kind, request, tmp_path)
+        with Runs(address, keep=0.001, lease=1) as runs:
             (writer, _) = runs.store.claim("old", RunSpec(), lambda note: None).result()
             runs.store.append(writer, [StreamChunk(content="so", seq=0)]).result()
             runs.store.release(writer)  # as if its process had died
             runs.store.wait("old", 0).result(20)
+        with Runs(address, keep=0.001, lease=LEASE_S) as runs:
             threading.Event().wait(0.01)
             runs.store.claim("another", RunSpec(), lambda note: None).result()
             assert [run.id for run in runs.list()] == ["another"]

@@ -1,9 +1,7 @@
 """What code of a run starts by hand belongs to it; and a stream is read on the side on which it lives."""
 
 import asyncio
-import gc
 import threading
-import warnings
 from contextlib import suppress
 from typing import Any
 
@@ -16,6 +14,7 @@ from tests.gate import Gate
 from tests.loopback import Loopback, Reply
 from tests.scripted import Scripted
 from tests.team import solo
+from tests.warned import unawaited
 
 
 class Background(Flow):
@@ -109,15 +108,13 @@ def test_an_async_tool_that_a_stopped_method_runs_is_not_started_and_nothing_war
             refused.open()
 
     begun, stopped, refused = Gate(), Gate(), Gate()
-    with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always")
+    with unawaited() as warned:
         subscription = Stopped().observe().subscribe()
         begun.wait()
         subscription.dispose()
         stopped.open()
         refused.wait()
-        gc.collect()
-    assert [str(each.message) for each in warned] == []
+    assert warned == []
 
 
 def test_an_observer_that_raises_in_a_method_ends_its_own_subscription_only() -> None:
