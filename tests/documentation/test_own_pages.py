@@ -3,6 +3,8 @@
 import re
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ from pydantic import BaseModel
 
 import rxflow.operators
 from rxflow import LLM, _aliases, _options, operators as ops
+from rxflow.runs import Runs
 from rxflow.runs.memory import MemoryLog
 from rxflow.tools import tool
+from tests.gate import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -86,6 +90,32 @@ def test_its_flow_is_stopped(tmp_path: Path) -> None:
     done = run("-W", "error", "-c", definitions + program, cwd=tmp_path)  # with its pace: there is something to stop
     assert done.returncode == 0, done.stderr
     assert done.stdout == printed
+
+
+def test_a_run_on_the_page_about_people_is_answered_from_another_process(tmp_path: Path) -> None:
+    asking, answering = (each for each in programs("docs/people.md") if "sqlite:///runs.db" in each)
+    command = [sys.executable, "-W", "error", "-c", asking]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as asked:
+        try:
+            with Runs(f"sqlite:///{tmp_path}/runs.db") as runs:
+                wait_for_question(runs, "booking")
+                assert runs["booking"].status == "running"
+            done = run("-W", "error", "-c", answering, cwd=tmp_path)
+            said, _ = asked.communicate(timeout=PATIENCE_S)
+        finally:
+            asked.kill()
+    assert (done.stdout, done.stderr) == ("In whose name?\n", "")
+    assert said == "booked for Ada\n"
+
+
+def wait_for_question(runs: Runs, run_id: str) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        with suppress(LookupError):
+            if runs[run_id].pending():
+                return
+        time.sleep(0.01)
+    raise TimeoutError(f"no question in run {run_id!r}")
 
 
 @pytest.mark.parametrize("name", OPERATORS)
