@@ -123,6 +123,16 @@ def test_each_operator_has_its_place_on_the_page(name: str) -> None:
     assert f"`{name}(" in WHICH
 
 
+@pytest.mark.slow
+def test_the_operator_of_that_page_changes_words_and_keeps_the_rules(tmp_path: Path) -> None:
+    (program,) = (each for each in programs("docs/which-operator.md") if "def test_" in each)
+    (tmp_path / "test_page.py").write_text(program, encoding="utf-8")
+    done = run("-W", "error", "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", ".", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " NOTES\n “TIDES”.\n" in done.stdout
+    assert "1 passed" in done.stdout
+
+
 class Report(BaseModel):
     title: str = ""
 
