@@ -64,11 +64,8 @@ def test_its_pipeline_runs_behind_that_program(tmp_path: Path) -> None:
     assert done.stdout.count("postcard from Lisbon") == 2  # by either
 
 
-FLOWS = re.findall(
-    r"^```python\n(.*?)^```\n\n```text\n(.*?)^```$",
-    (ROOT / "docs" / "flows.md").read_text(encoding="utf-8"),
-    re.MULTILINE | re.DOTALL,
-)
+PROGRAM_AND_OUTPUT = re.compile(r"^```python\n([^`]*)^```\n\n```text\n([^`]*)^```$", re.MULTILINE)
+FLOWS = PROGRAM_AND_OUTPUT.findall((ROOT / "docs" / "flows.md").read_text(encoding="utf-8"))
 
 
 def test_each_program_of_the_page_about_flows_stands_before_its_output() -> None:
@@ -106,6 +103,14 @@ def test_a_run_on_the_page_about_people_is_answered_from_another_process(tmp_pat
             asked.kill()
     assert (done.stdout, done.stderr) == ("In whose name?\n", "")
     assert said == "booked for Ada\n"
+
+
+def test_a_reader_of_a_resumed_run_can_drop_what_is_void(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "runs.md").read_text(encoding="utf-8")
+    ((program, printed),) = PROGRAM_AND_OUTPUT.findall(page)
+    done = run("-W", "error", "-c", program, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == printed
 
 
 def wait_for_question(runs: Runs, run_id: str) -> None:
