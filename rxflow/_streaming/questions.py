@@ -23,7 +23,7 @@ from pydantic_core import to_jsonable_python
 from reactivex import Observable, Observer
 from reactivex.abc import ObserverBase
 
-from rxflow._loops import LoopScheduler, call_soon, fail_future
+from rxflow._loops import LoopScheduler, call_soon, dispose_safely, fail_future
 from rxflow._streaming.bridge import Unanswered, from_coroutine, on_loop
 from rxflow._streaming.console import ConsoleProvider, has_console, is_input_replaced
 from rxflow._streaming.emitter import Emitter, in_thread, is_async
@@ -313,7 +313,7 @@ async def _read(source: Observable[Any]) -> Any:
     try:
         return await done
     finally:
-        subscription.dispose()
+        dispose_safely(subscription)
 
 
 class Inbox(Answerer):

@@ -63,6 +63,8 @@ def connect(source: Observable[T], observer: ObserverBase[T], scheduler: Schedul
 class Holder(DisposableBase):
     """Holds one subscription, which may be set later. ``dispose`` may be called from any thread.
 
+    An error of a dispose action is reported, so that the code that disposes can go on to give its terminal.
+
     No lock is needed. :meth:`hold` first stores the subscription, then reads ``is_disposed``. :meth:`dispose` first
     sets ``is_disposed``, then reads the subscription. So if both methods run at once, at least one of them disposes the
     subscription. If both do, the second disposal has no effect.
@@ -92,6 +94,8 @@ class Holder(DisposableBase):
 
 class Owned(DisposableBase):
     """Objects that are disposed together with their owner. ``dispose`` may be called from any thread.
+
+    The objects are disposed in order. If one of them raises, the error is reported, and the rest is still disposed.
 
     No lock is needed, for the same reason as in :class:`Holder`.
     """

@@ -13,11 +13,10 @@ from uuid import uuid4
 from pydantic_core import from_json
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
-from reactivex.disposable import SingleAssignmentDisposable
 
 from rxflow._loops import Once
 from rxflow._prices import estimate_cost
-from rxflow._streaming import Cleanup, Emitter, Scope, from_coroutine
+from rxflow._streaming import Cleanup, Emitter, Holder, Scope, from_coroutine
 from rxflow.llm._redaction import mask_secrets
 from rxflow.llm._tool_calls import ToolCallAssembler
 from rxflow.llm.source import (
@@ -114,7 +113,7 @@ def cut_at_stop(deltas: Observable[Delta], request: Request) -> Observable[Delta
 
     def subscribe(observer: ObserverBase[Delta], scheduler: SchedulerBase | None = None) -> DisposableBase:
         stop = StopSequences(sequences)
-        running = SingleAssignmentDisposable()
+        running = Holder()
         generated: list[str] = []
 
         def emit(text: str) -> None:
@@ -158,7 +157,7 @@ def cut_at_stop(deltas: Observable[Delta], request: Request) -> Observable[Delta
                 emit(stop.flush())
                 observer.on_completed()
 
-        running.disposable = deltas.subscribe(on_next, on_error, on_completed, scheduler=scheduler)
+        running.hold(deltas.subscribe(on_next, on_error, on_completed, scheduler=scheduler))
         return running
 
     return Observable(subscribe)
