@@ -60,6 +60,34 @@ def test_its_pipeline_runs_behind_that_program(tmp_path: Path) -> None:
     assert done.stdout.count("postcard from Lisbon") == 2  # by either
 
 
+FLOWS = re.findall(
+    r"^```python\n(.*?)^```\n\n```text\n(.*?)^```$",
+    (ROOT / "docs" / "flows.md").read_text(encoding="utf-8"),
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def test_each_program_of_the_page_about_flows_stands_before_its_output() -> None:
+    assert [program for program, _ in FLOWS] == programs("docs/flows.md")
+
+
+def test_the_programs_of_that_page_print_what_it_says(tmp_path: Path) -> None:
+    shown = [each for each in FLOWS if "close()" not in each[0]]
+    done = run(
+        "-W", "error", "-c", "\n".join(program for program, _ in shown).replace("pace=0.05", "pace=0"), cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "".join(printed for _, printed in shown)
+
+
+def test_its_flow_is_stopped(tmp_path: Path) -> None:
+    definitions = FLOWS[0][0].partition("\nprint(")[0]
+    ((program, printed),) = (each for each in FLOWS if "close()" in each[0])
+    done = run("-W", "error", "-c", definitions + program, cwd=tmp_path)  # with its pace: there is something to stop
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == printed
+
+
 @pytest.mark.parametrize("name", OPERATORS)
 def test_each_operator_has_its_place_on_the_page(name: str) -> None:
     assert f"`{name}(" in WHICH
