@@ -386,7 +386,7 @@ def test_a_method_that_ends_while_another_thread_stops_it_does_not_complete(capl
         def stop() -> None:
             assert ended.wait(PATIENCE_S), "the stop takes as long as the method has still to go"
 
-        reading.set()
+        asyncio.get_running_loop().call_soon(reading.set)  # once the method waits, and a stop calls stop()
         return Disposable(stop)
 
     class Reads(Flow):
