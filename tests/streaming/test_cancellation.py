@@ -18,11 +18,10 @@ from reactivex.disposable import Disposable
 from rxflow import LLM, Crew, Flow, operators as ops
 from rxflow._streaming.border import Passage
 from rxflow.flow import listen, start
-from rxflow.llm import _call
 from rxflow.llm.source import Request
 from rxflow.tools import BaseTool, tool
 from rxflow.types.events import CrewCancelled, Event, LLMCancelled, MethodFinished
-from rxflow.types.results import UsageMetrics
+from rxflow.types.results import UsageMetrics, estimate_usage
 from tests.gate import PATIENCE_S, Gate
 from tests.loopback import Loopback, Reply, ToolCall
 from tests.scripted import Scripted
@@ -494,13 +493,13 @@ def test_what_a_thread_stops_is_closed_at_once_whatever_the_loop_does_meanwhile(
 def test_a_call_has_its_usage_in_its_event_although_the_thread_that_stops_it_is_slower_than_the_loop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    is_shown, estimate = Gate(), _call.estimate_usage
+    is_shown = Gate()
     stopping: list[threading.Thread] = []
 
     def estimate_slowly(*given: Any) -> UsageMetrics:
         if threading.current_thread() in stopping:
             is_shown.wait()
-        return estimate(*given)
+        return estimate_usage(*given)
 
     class Stopping(Flow):
         @start()
@@ -514,7 +513,7 @@ def test_a_call_has_its_usage_in_its_event_although_the_thread_that_stops_it_is_
         if isinstance(event, LLMCancelled):
             is_shown.open()
 
-    monkeypatch.setattr(_call, "estimate_usage", estimate_slowly)
+    monkeypatch.setattr("rxflow.llm._call.estimate_usage", estimate_slowly)
     seen = Outcome(hear)
     seen.until_ended(Stopping().events())
     assert seen.one(LLMCancelled).usage.is_estimated
