@@ -31,6 +31,7 @@ from rxflow._streaming import (
 from rxflow.flow._graph import Graph, Method
 from rxflow.types import (
     AgentOutput,
+    ContentPart,
     CrewFinished,
     Event,
     FlowFinished,
@@ -40,6 +41,8 @@ from rxflow.types import (
     MethodFailed,
     MethodFinished,
     MethodStarted,
+    Origin,
+    ReasoningChunk,
     Retracted,
     StreamChunk,
     StreamChunkType,
@@ -308,7 +311,7 @@ class _Merged:
     def on_next(self, item: Any) -> None:
         if isinstance(item, Accompanying):
             self._accompanying = event = item.event
-            self._emitter.on_next(self._forget_retracted(event) if isinstance(event, Retracted) else event)
+            self._emitter.on_next(cast(Event, self._adopt(event)))
         elif item is self._accompanying:
             self._accompanying = _NOTHING  # this event was already emitted, when it arrived inside an Accompanying
         elif isinstance(item, str):
@@ -328,9 +331,7 @@ class _Merged:
                 self._has_agent_answer = True
             elif isinstance(item, LLMFinished) and not item.origin.crew_name and not self._is_of_answered_agent(item):
                 self._results = [item.text]
-            elif isinstance(item, Retracted):
-                item = self._forget_retracted(item)
-            self._emitter.on_next(cast(Event, item))
+            self._emitter.on_next(cast(Event, self._adopt(item)))
         else:
             self._results = [item]
 
@@ -340,6 +341,20 @@ class _Merged:
         If so, the text of ``call`` must not replace the agent's answer.
         """
         return self._has_agent_answer and call.origin.agent_id not in ("", self._emitter.origin.agent_id)
+
+    def _adopt(self, item: StreamChunk | Happened) -> StreamChunk | Happened:
+        """Return ``item`` as this run emits it. Drop the text that it retracts, if it is a retraction.
+
+        Reasoning and content parts from outside this run get the labels that chunks get, so that retractions cover
+        them too.
+        """
+        if isinstance(item, Retracted):
+            return self._forget_retracted(item)
+        if isinstance(item, ReasoningChunk | ContentPart) and not item.origin.span_id.startswith(self._emitter.run.id):
+            own = self._emitter.origin
+            ids = {name: getattr(own, name) for name in ("parent_span_id", "run_id", "parent_run_id")}
+            return replace(item, origin=replace(item.origin, **self._labels_for(item.origin), **ids))
+        return item
 
     def _forget_retracted(self, retracted: Retracted) -> Retracted:
         """Drop the text that ``retracted`` makes void. Return the event to emit.
@@ -368,10 +383,13 @@ class _Merged:
         """
         if chunk.span_id.startswith(self._emitter.run.id):
             return chunk
+        return chunk.model_copy(update=self._labels_for(chunk) | {"seq": -1, "at": 0.0})
+
+    def _labels_for(self, labels: StreamChunk | Origin) -> dict[str, Any]:
+        """Return the labels that something with ``labels`` from outside this run gets."""
         own = self._emitter.origin.labels
-        missing = {name: value for name, value in own.items() if not getattr(chunk, name)}
-        always = {name: own[name] for name in _METHOD_LABELS}
-        return chunk.model_copy(update=missing | always | {"seq": -1, "at": 0.0})
+        missing = {name: value for name, value in own.items() if not getattr(labels, name)}
+        return missing | {name: own[name] for name in _METHOD_LABELS}
 
 
 _NOTHING = object()

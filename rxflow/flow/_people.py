@@ -176,6 +176,7 @@ def human_feedback(
     ``request_feedback``.
 
     Raises:
+        TypeError: a label in ``emit`` is not a string.
         ValueError: ``emit`` is given without ``llm``, is empty, or contains an empty label. Or ``default_outcome`` is
             not one of the labels in ``emit``. Or ``metadata`` has the key "output". Or ``learn`` is True: rxflow has no
             memory.
@@ -183,6 +184,8 @@ def human_feedback(
     if learn:
         raise ValueError("learn=True is not supported: rxflow has no memory; keep what people say in the flow's state")
     labels = None if emit is None else (emit,) if isinstance(emit, str) else tuple(emit)
+    if labels is not None and not all(isinstance(label, str) for label in cast("tuple[object, ...]", labels)):
+        raise TypeError(f"emit must name labels, which are strings; got {emit!r}")
     if labels is not None and not (labels and all(labels)):
         raise ValueError(f"emit must name at least one label, and no empty one; got {emit!r}")
     if labels is not None and not llm:

@@ -257,6 +257,9 @@ def test_what_does_not_fit_together_is_refused() -> None:
         human_feedback("Good?", default_outcome="yes")
     with pytest.raises(ValueError, match=r"default_outcome 'maybe' must be one of the emit options: \['yes', 'no'\]"):
         human_feedback("Good?", emit=["yes", "no"], default_outcome="maybe")
+    for wrong in ([1], ["yes", 2], [["yes"]]):
+        with pytest.raises(TypeError, match="emit must name labels, which are strings; got"):
+            human_feedback("Good?", emit=wrong)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     for empty in ([], "", ["yes", ""]):
         with pytest.raises(ValueError, match="emit must name at least one label, and no empty one; got"):
             human_feedback("Good?", emit=empty)
