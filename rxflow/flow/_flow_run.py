@@ -29,6 +29,7 @@ from typing import Any
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
+from rxflow._copies import copy_values
 from rxflow._options import TRIGGER_PAYLOAD
 from rxflow._streaming import (
     Emitter,
@@ -47,7 +48,6 @@ from rxflow._streaming import (
 from rxflow._text import describe
 from rxflow.flow._graph import Graph, Method
 from rxflow.flow._method_run import Complete, Replay, name_kind, read_label, run_method
-from rxflow.flow._state import copy_values
 from rxflow.flow._waves import DueMethods, Occurrence, Wave
 from rxflow.types import (
     Event,
