@@ -1,39 +1,50 @@
-"""Copies nested containers, so that two runs, or a run and an event, do not share them."""
+"""Copies nested containers, so that two runs, or a run and its events, do not share them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar, cast
+
+T = TypeVar("T")
 
 _MAX_DEPTH = 200
+_CONTAINERS: frozenset[type[Any]] = frozenset([dict, list, tuple, set])
 
 
-def copy_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of ``values``, in which the dicts, lists, tuples and sets are copies too.
+def copy_value(value: T) -> T:
+    """Return a copy of ``value`` if it is a dict, list, tuple or set. The containers in it are copied too.
 
     Other objects are not copied: some cannot be, and a program may look at an object after the run. Containers that are
     nested very deeply are not copied either.
     """
-    return {name: _copy_containers(value, {}, 0) for name, value in values.items()}
+    return cast(T, _copy(value, {}, 0)) if type(value) in _CONTAINERS else value
 
 
-def _copy_containers(value: object, copies: dict[int, object], depth: int) -> object:
-    """Return ``value`` with copied containers. ``copies`` has the copies so far, by the id of the original."""
+def copy_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a dict of ``values``, copied as by :func:`copy_value`."""
+    return copy_value({**values})
+
+
+def _copy(value: object, copies: dict[int, object], depth: int) -> object:
+    """Return ``value``, a container, with its containers copied. ``copies`` has the copies so far, by original's id."""
     key = id(value)
     if key in copies:
         return copies[key]
     if depth >= _MAX_DEPTH:
         return value
     depth += 1
+    # The check in each comprehension saves a call for each item that is no container, which most items are.
     if type(value) is dict:
-        items = cast(dict[object, object], value).items()
+        entries = cast(dict[object, object], value).copy().items()  # another thread may add an entry meanwhile
         copies[key] = copied = dict[object, object]()
-        copied.update((name, _copy_containers(each, copies, depth)) for name, each in items)
+        copied |= {name: _copy(each, copies, depth) if type(each) in _CONTAINERS else each for name, each in entries}
         return copied
     if type(value) is list:
+        items: Iterable[object] = cast(list[object], value)
         copies[key] = listed = list[object]()
-        listed.extend(_copy_containers(each, copies, depth) for each in cast(list[object], value))
+        listed += [_copy(each, copies, depth) if type(each) in _CONTAINERS else each for each in items]
         return listed
     if type(value) is tuple:
-        return tuple(_copy_containers(each, copies, depth) for each in cast(tuple[object, ...], value))
-    return set(cast(set[object], value)) if type(value) is set else value
+        items = cast(tuple[object, ...], value)
+        return tuple([_copy(each, copies, depth) if type(each) in _CONTAINERS else each for each in items])
+    return set(cast(set[object], value))
