@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from reactivex import Observable
 
+from rxflow._copies import copy_value
 from rxflow._loops import call_soon
 from rxflow._streaming import (
     Accompanying,
@@ -136,7 +137,7 @@ def run_method(
     *,
     triggered_by: tuple[str, ...] = (),
     complete: Complete | None = None,
-    check: Callable[[str, object], None] | None = None,
+    take: Callable[[Any], None] = lambda result: None,
 ) -> Observable[Event]:
     """Return the events of one call. If the call succeeds, the last event is :class:`MethodFinished`, with the result.
 
@@ -159,7 +160,8 @@ def run_method(
     value is itself the result, for example a generator of other items. If the method itself is an async generator of
     other items, the result is the last item.
 
-    ``check`` is called with the name of the method and the result. If it raises an error, the call fails.
+    ``take`` is called with the result. If it raises an error, the call fails. Methods that get the result may change
+    it, so the dicts, lists, tuples and sets in MethodFinished are copies.
     """
 
     async def work(emitter: Emitter) -> None:
@@ -175,10 +177,9 @@ def run_method(
                 result = await _call(emitter, bound, arguments, keywords)
             if complete is not None:
                 result = await complete(emitter, method, result)
-            if check is not None:
-                check(method.name, result)
+            take(result)
         label = read_label(result) if method.is_router else None
-        emitter.on_next(MethodFinished(origin=emitter.origin, result=result, label=label))
+        emitter.on_next(MethodFinished(origin=emitter.origin, result=copy_value(result), label=label))
 
     return from_coroutine(scope.within(method.name, flow_method=method.name), work)
 
