@@ -47,7 +47,8 @@ from rxflow._streaming import (
 )
 from rxflow._text import describe
 from rxflow.flow._graph import Graph, Method
-from rxflow.flow._method_run import Complete, Replay, name_kind, read_label, run_method
+from rxflow.flow._labels import read_label
+from rxflow.flow._method_run import Complete, Replay, name_kind, run_method
 from rxflow.flow._waves import DueMethods, Occurrence, Wave
 from rxflow.types import (
     Event,

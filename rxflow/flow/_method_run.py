@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import aclosing, closing
 from dataclasses import replace
-from enum import Enum
 from functools import partial
 from inspect import isasyncgenfunction, isgeneratorfunction
 from typing import Any, cast
@@ -30,6 +29,7 @@ from rxflow._streaming import (
     read_out,
 )
 from rxflow.flow._graph import Graph, Method
+from rxflow.flow._labels import read_label
 from rxflow.types import (
     AgentOutput,
     ContentPart,
@@ -182,15 +182,6 @@ def run_method(
         emitter.on_next(MethodFinished(origin=emitter.origin, result=copy_value(result), label=label))
 
     return from_coroutine(scope.within(method.name, flow_method=method.name), work)
-
-
-def read_label(outcome: Any) -> str | None:
-    """Return the label for a router's return value; None if there is no label."""
-    if isinstance(outcome, HumanFeedbackResult):
-        return read_label(outcome.output) if outcome.outcome is None else outcome.outcome
-    if outcome is None:
-        return None
-    return str(outcome.value) if isinstance(outcome, Enum) else str(outcome)
 
 
 def name_kind(method: Method) -> str:

@@ -176,11 +176,13 @@ def human_feedback(
     ``request_feedback``.
 
     Raises:
-        TypeError: a label in ``emit`` is not a string.
+        TypeError: ``message`` is not a text, for example because the parentheses are missing. Or a label in ``emit`` is
+            not a string.
         ValueError: ``emit`` is given without ``llm``, is empty, or contains an empty label. Or ``default_outcome`` is
             not one of the labels in ``emit``. Or ``metadata`` has the key "output". Or ``learn`` is True: rxflow has no
             memory.
     """
+    _require_message(message)
     if learn:
         raise ValueError("learn=True is not supported: rxflow has no memory; keep what people say in the flow's state")
     labels = None if emit is None else (emit,) if isinstance(emit, str) else tuple(emit)
@@ -206,6 +208,16 @@ def human_feedback(
     )
     routes: dict[str, Any] = {} if labels is None else {"is_router": True, "emit": labels}
     return lambda method: add_note(method, "human_feedback", None, feedback=feedback, **routes)
+
+
+def _require_message(message: object) -> None:
+    if callable(message):  # without this error, nobody would be asked, and the method would never run
+        name = getattr(message, "__name__", message)
+        raise TypeError(
+            f'@human_feedback got the method {name!r} as its message; write @human_feedback("Is this good?")'
+        )
+    if not isinstance(message, str):
+        raise TypeError(f"@human_feedback: message is not a string: {message!r}")
 
 
 async def ask_for_feedback(

@@ -14,6 +14,9 @@ from rxflow.types.answers import HumanFeedbackPending, RunPaused
 from rxflow.types.events import FlowFinished, FlowPaused, InputRequested, LLMFinished, MethodFinished
 from tests.signals import Outcome, outcome
 
+bare: Any = human_feedback
+"""The decorator as a mistaken program uses it, without parentheses."""
+
 
 class Review(Flow):
     """A draft that is reviewed, with labels."""
@@ -348,3 +351,19 @@ def test_a_router_of_ones_own_may_follow() -> None:
             return "long feedback"
 
     assert reviewing("wonderful", Routed).one(FlowFinished).result == "long feedback"
+
+
+@pytest.mark.parametrize("is_outside", [False, True])
+def test_without_parentheses_it_is_refused_where_it_is_written(is_outside: bool) -> None:
+    def plan(self: Flow) -> str:
+        return "plan"
+
+    with pytest.raises(
+        TypeError, match=r"@human_feedback got the method 'plan' as its message; write @human_feedback\("
+    ):
+        bare(start()(plan) if is_outside else plan)
+
+
+def test_a_message_that_is_not_a_text_is_refused() -> None:
+    with pytest.raises(TypeError, match="@human_feedback: message is not a string: 3"):
+        human_feedback(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
