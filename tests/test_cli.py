@@ -523,7 +523,7 @@ def test_a_run_in_a_store_is_listed_shown_and_followed_from_other_processes(fold
     assert rxflow(folder, "runs", "list") == (
         2,
         "",
-        "rxflow: there is no store 'sqlite:///runs.db': rxflow run --store creates one\n",
+        "rxflow: there is no store 'sqlite:///runs.db': rxflow run MODULE:NAME --store sqlite:///runs.db creates one\n",
     )
     store = {"RXFLOW_STORE": "sqlite:///runs.db"}
     code, out, _ = start(folder, "run", "trips:Trip", "--store", store["RXFLOW_STORE"], "--plain", "-i", "topic=tides")
@@ -539,7 +539,10 @@ def test_a_run_in_a_store_is_listed_shown_and_followed_from_other_processes(fold
     assert (code, errors) == (0, "")
     assert followed.splitlines()[:-1] == out.splitlines()[:-1]
     assert rxflow(folder, "runs", "cancel", run_id, **store)[2] == f"rxflow: run {run_id} is already completed\n"
-    assert rxflow(folder, "runs", "show", "xyz", **store)[2] == "rxflow: there is no run 'xyz'\n"
+    assert (
+        rxflow(folder, "runs", "show", "xyz", **store)[2]
+        == "rxflow: there is no run 'xyz': rxflow runs list lists the runs\n"
+    )
     assert rxflow(folder, "runs", "list", "--status", "gone", **store)[2].startswith(
         "rxflow: there is no status 'gone'"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import webbrowser
 from keyword import iskeyword
@@ -14,8 +15,8 @@ from reactivex import Observable
 from rxflow import _lazy
 from rxflow._streaming import has_console
 from rxflow.cli._new_project import FILES, TAKEN
-from rxflow.cli._runs import create_runs, runs_app
-from rxflow.cli._showing import AsJson, AsPlain, AsText, choose_style, end_on_signals, say_paused, show_run
+from rxflow.cli._runs import create_runs, runs_app, say_paused
+from rxflow.cli._showing import AsJson, AsPlain, AsText, choose_style, end_on_signals, show_run
 from rxflow.cli._targets import (
     check_inputs,
     load_flow_class,
@@ -100,7 +101,7 @@ def run(
             kept = create_runs(store)
             started = kept.start(path, given or None, answer_within=HANDOVER_S if is_in_terminal else None)
             events: Observable[Any] = started.events()
-            paused = say_paused(started.id)
+            paused = say_paused(started.id, store)
             if is_in_terminal and started.worker is not None:
                 on_question = started.worker.decline
         else:
@@ -221,4 +222,5 @@ def new(name: Annotated[str, typer.Argument(help="The folder to create; it must 
         refuse(f"{name!r} cannot be created: {error.strerror}")
     for path, text in FILES.items():
         (folder / path).write_text(text.replace("{Name}", words).replace("{name}", folder.name), encoding="utf-8")
-    typer.echo(f"{folder} was created. Next:\n\n    cd {folder}\n    rxflow run flow:{words} --input topic=tides")
+    entered = shlex.quote(str(folder))
+    typer.echo(f"{folder} was created. Next:\n\n    cd {entered}\n    rxflow run flow:{words} --input topic=tides")
