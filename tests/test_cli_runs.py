@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from rxflow.cli._runs import say_paused
+from rxflow.operators._core.run_log import RunSpec
+from rxflow.runs import Runs
 from tests.command import run_here as rxflow
+from tests.screens.pseudo_terminal import PseudoTerminal
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -85,3 +88,36 @@ class TestHints:
         _, out, _ = rxflow(folder, "new", "my trips/north")
         (line,) = (line.strip() for line in out.splitlines() if line.strip().startswith("cd "))
         assert shlex.split(line) == ["cd", "my trips/north"]
+
+
+class TestEnds:
+    def test_a_cancelled_run_is_shown_as_cancelled(self, folder: Path) -> None:
+        run_id, _ = pause(folder, "sqlite:///runs.db")
+        assert rxflow(folder, "runs", "cancel", run_id, "--reason", "enough")[0] == 0
+        code, out, errors = rxflow(folder, "runs", "follow", run_id, "--plain")
+        assert (code, errors) == (1, "")
+        *_, error, outcome = out.splitlines()
+        assert error == f"/ RunCancelled: run '{run_id}' was cancelled: enough"
+        assert outcome.startswith("cancelled after ")
+
+    def test_a_cancelled_run_is_drawn_as_cancelled_in_a_terminal(self, folder: Path) -> None:
+        run_id, _ = pause(folder, "sqlite:///runs.db")
+        rxflow(folder, "runs", "cancel", run_id)
+        with PseudoTerminal("-m", "rxflow", "runs", "follow", run_id, columns=150, cwd=folder) as shown:
+            assert shown.finish() == 1
+        assert "⊘ cancelled after " in shown.text
+        assert "failed" not in shown.text
+
+    def test_a_lost_run_is_shown_as_lost(self, folder: Path) -> None:
+        with Runs(f"sqlite:///{folder}/runs.db", lease=0.05) as runs:
+            runs.store.claim("a1", RunSpec(target="trips:Curious"), lambda note: None).result()
+            runs.store.close()
+        code, out, _ = rxflow(folder, "runs", "follow", "a1", "--plain")
+        assert code == 1
+        assert out.splitlines()[-1].startswith("lost after ")
+
+    def test_a_paused_run_is_shown_as_paused(self, folder: Path) -> None:
+        run_id, _ = pause(folder, "sqlite:///runs.db")
+        code, out, _ = rxflow(folder, "runs", "follow", run_id, "--plain")
+        assert code == 3
+        assert out.splitlines()[-1].startswith("paused after ")
