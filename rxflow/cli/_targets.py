@@ -108,14 +108,17 @@ def load_target(target: str) -> tuple[str, Any]:
     arguments, and the result is returned. If the result is an object of a ``@CrewBase`` class, its crew is returned.
     """
     path, found = _find_target(target)
+    kind = f"is {_describe(found)}"
     if callable(found) and not hasattr(type(found), "events"):
         with refuse_on_error(Exception, f"{path} cannot be created: "):
+            is_class = isinstance(found, type)
             found = found()
+            kind = kind if is_class else f"returns {_describe(found)}"
             crew: Any = getattr(found, "crew", None)
             if crew is not None and not hasattr(found, "events"):
                 found = crew()  # ``found`` was an object of a @CrewBase class
     if not callable(getattr(found, "events", None)):
-        refuse(f"{path} is a {type(found).__name__}, not a flow or a crew")
+        refuse(f"{path} {kind}, not a flow or a crew")
     return path, found
 
 
@@ -127,12 +130,23 @@ def load_flow_class(target: str) -> type[Flow[Any]]:
     from rxflow.flow import Flow
 
     path, found = _find_target(target)
+    if isinstance(found, Flow):
+        refuse(f"{path} is a flow; each run needs a flow of its own, so name its class, {type(found).__name__}")
     if not (isinstance(found, type) and issubclass(found, Flow)):
-        kind = "class" if isinstance(found, type) else type(found).__name__
-        refuse(f"{path} is a {kind}; each run needs a flow of its own, so name a flow class")
+        refuse(f"{path} is {_describe(found)}, not a flow class")
     with refuse_on_error(Exception, f"{path} cannot be created: "):
         found()
     return cast("type[Flow[Any]]", found)
+
+
+def _describe(value: object) -> str:
+    """Return what ``value`` is, as the words of a message: "a module", "an int", "a subclass of BaseModel"."""
+    if isinstance(value, type):
+        if callable(getattr(value, "crew", None)):
+            return "a crew class"
+        return "a plain class" if value.__base__ in (None, object) else f"a subclass of {value.__base__.__name__}"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
 
 
 def _find_target(target: str) -> tuple[str, Any]:
