@@ -331,6 +331,9 @@ def test_without_a_key_one_line_says_which_variable_it_wants(folder: Path) -> No
         (["serve", "crews:Team"], "crews:Team is a crew class, not a flow class"),
         (["serve", "crews:NAME"], "crews:NAME is a str, not a flow class"),
         (["serve", "crews:only"], "crews:only is a flow; each run needs a flow of its own, so name its class, Only"),
+        (["run", "trips.Trip"], "there is no module 'trips.Trip'; did you mean trips:Trip?"),
+        (["serve", "trips.Trip"], "there is no module 'trips.Trip'; did you mean trips:Trip?"),
+        (["run", "trips.Tripp"], "there is no module 'trips.Tripp', neither in {folder} nor installed"),
         (["run", "trips.py:Trip"], "'trips.py' is a file; name the module, trips:Trip"),
         (["run", "trips:"], "'trips:' is not MODULE:NAME, for example trips:Trip"),
         (

@@ -159,7 +159,7 @@ def _find_target(target: str) -> tuple[str, Any]:
         refuse(f"{module_name!r} is a file; name the module, {meant}:{name or 'Name'}")
     if module_name.startswith("."):
         refuse(f"{module_name!r} is a relative name; name the module from the current folder, as in trips:Trip")
-    module = _import(module_name)
+    module = _import(module_name, is_named=bool(colon))
     runnable = sorted(key for key, value in vars(module).items() if _is_runnable(value, module_name))
     if not colon:
         if len(runnable) != 1:
@@ -174,8 +174,11 @@ def _find_target(target: str) -> tuple[str, Any]:
     return f"{module_name}:{name}", found
 
 
-def _import(name: str) -> ModuleType:
-    """Import a module. The current folder is searched first. Exit if the module is missing or cannot be imported."""
+def _import(name: str, *, is_named: bool) -> ModuleType:
+    """Import a module. The current folder is searched first. Exit if the module is missing or cannot be imported.
+
+    ``is_named`` is False if the target is only ``name``. Then the last part of it may be meant as a name in a module.
+    """
     sys.path.insert(0, str(Path.cwd()))
     module = None
     try:
@@ -192,6 +195,9 @@ def _import(name: str) -> ModuleType:
             'let it do so only if __name__ == "__main__"'
         )
     if module is None:
+        parent, _, last = name.rpartition(".")
+        if not is_named and hasattr(sys.modules.get(parent), last):
+            refuse(f"there is no module {name!r}; did you mean {parent}:{last}?")
         refuse(f"there is no module {name!r}, neither in {Path.cwd()} nor installed")
     return module
 
