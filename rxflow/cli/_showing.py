@@ -109,14 +109,6 @@ def _note_failure(output: PipelineOutput[Any], failures: list[Exception]) -> Gen
         raise
 
 
-def say_paused(run_id: str) -> str:
-    """Return the line to print when a run in a store is paused."""
-    return (
-        f"run {run_id} is paused until its question is answered: rxflow runs show {run_id} shows it, "
-        "and the page of rxflow serve with the same --store takes the answer"
-    )
-
-
 @contextmanager
 def _open_screen(
     style: Style, tree: RunTree, events: Observable[Any]
