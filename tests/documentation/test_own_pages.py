@@ -3,6 +3,8 @@
 import re
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ from pydantic import BaseModel
 
 import rxflow.operators
 from rxflow import LLM, _aliases, _options, operators as ops
+from rxflow.runs import Runs
 from rxflow.runs.memory import MemoryLog
 from rxflow.tools import tool
+from tests.gate import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -60,11 +64,8 @@ def test_its_pipeline_runs_behind_that_program(tmp_path: Path) -> None:
     assert done.stdout.count("postcard from Lisbon") == 2  # by either
 
 
-FLOWS = re.findall(
-    r"^```python\n(.*?)^```\n\n```text\n(.*?)^```$",
-    (ROOT / "docs" / "flows.md").read_text(encoding="utf-8"),
-    re.MULTILINE | re.DOTALL,
-)
+PROGRAM_AND_OUTPUT = re.compile(r"^```python\n([^`]*)^```\n\n```text\n([^`]*)^```$", re.MULTILINE)
+FLOWS = PROGRAM_AND_OUTPUT.findall((ROOT / "docs" / "flows.md").read_text(encoding="utf-8"))
 
 
 def test_each_program_of_the_page_about_flows_stands_before_its_output() -> None:
@@ -88,9 +89,53 @@ def test_its_flow_is_stopped(tmp_path: Path) -> None:
     assert done.stdout == printed
 
 
+def test_a_run_on_the_page_about_people_is_answered_from_another_process(tmp_path: Path) -> None:
+    asking, answering = (each for each in programs("docs/people.md") if "sqlite:///runs.db" in each)
+    command = [sys.executable, "-W", "error", "-c", asking]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as asked:
+        try:
+            with Runs(f"sqlite:///{tmp_path}/runs.db") as runs:
+                wait_for_question(runs, "booking")
+                assert runs["booking"].status == "running"
+            done = run("-W", "error", "-c", answering, cwd=tmp_path)
+            said, _ = asked.communicate(timeout=PATIENCE_S)
+        finally:
+            asked.kill()
+    assert (done.stdout, done.stderr) == ("In whose name?\n", "")
+    assert said == "booked for Ada\n"
+
+
+def test_a_reader_of_a_resumed_run_can_drop_what_is_void(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "runs.md").read_text(encoding="utf-8")
+    ((program, printed),) = PROGRAM_AND_OUTPUT.findall(page)
+    done = run("-W", "error", "-c", program, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == printed
+
+
+def wait_for_question(runs: Runs, run_id: str) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        with suppress(LookupError):
+            if runs[run_id].pending():
+                return
+        time.sleep(0.01)
+    raise TimeoutError(f"no question in run {run_id!r}")
+
+
 @pytest.mark.parametrize("name", OPERATORS)
 def test_each_operator_has_its_place_on_the_page(name: str) -> None:
     assert f"`{name}(" in WHICH
+
+
+@pytest.mark.slow
+def test_the_operator_of_that_page_changes_words_and_keeps_the_rules(tmp_path: Path) -> None:
+    (program,) = (each for each in programs("docs/which-operator.md") if "def test_" in each)
+    (tmp_path / "test_page.py").write_text(program, encoding="utf-8")
+    done = run("-W", "error", "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", ".", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " NOTES\n “TIDES”.\n" in done.stdout
+    assert "1 passed" in done.stdout
 
 
 class Report(BaseModel):
