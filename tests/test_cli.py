@@ -358,6 +358,28 @@ def test_without_a_key_one_line_says_which_variable_it_wants(folder: Path) -> No
         (["run", "trips:Trip", "-i", "days:=many"], "--input 'days' is not JSON: "),
         (["run", "trips:Trip", "-i", "days=1", "-i", "days=2"], "--input 'days' is given twice"),
         (["run", "trips:Trip", "--json", "--text"], "--json and --text cannot be used together"),
+        (
+            ["run", "trips:Trip", "--store", "runs.db"],
+            "--store 'runs.db' is not the URL of a store; write sqlite:///ru",
+        ),
+        (
+            ["run", "trips:Trip", "--store", "/a/b.db"],
+            "--store '/a/b.db' is not the URL of a store; write sqlite:////a",
+        ),
+        (
+            ["serve", "trips:Trip", "--store", "sqlite://a.db"],
+            "--store 'sqlite://a.db' is not the URL of a store; write",
+        ),
+        (
+            ["runs", "list", "--store", "runs.db"],
+            "--store 'runs.db' is not the URL of a store; write sqlite:///runs.db\n",
+        ),
+        (
+            ["runs", "list", "--store", "postgres://a"],
+            "--store 'postgres://a' is not the URL of a store, such as sqlite:///runs.db or redis://host:6379/0",
+        ),
+        (["runs", "list", "--store", "sqlite:///"], "--store 'sqlite:///' is not the URL of a store, such as sqlite:"),
+        (["serve", "trips:Trip", "--cluster", "auto"], "--cluster needs a store that all its machines can reach, such"),
         (["replay", "no.cassette"], "there is no file 'no.cassette'"),
         (["replay", "trips.py", "--speed", "0"], "from_cassette(speed) must be a number above 0"),
         (["plot", "trips:crew"], "trips:crew is a Crew; only a flow has a graph to draw"),
@@ -376,7 +398,7 @@ def test_a_mistake_is_one_line_and_nothing_runs(folder: Path, arguments: list[st
     code, out, errors = rxflow(folder, *arguments)
     assert (code, out) == (2, "")
     (line,) = errors.splitlines()
-    assert line.startswith(f"rxflow: {said.format(folder=folder)}")
+    assert f"{line}\n".startswith(f"rxflow: {said.format(folder=folder)}")
     assert [path for path in sorted(folder.iterdir()) if path.name != "__pycache__"] == before
 
 

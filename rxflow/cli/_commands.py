@@ -147,6 +147,8 @@ def serve(
 
     on = None
     if cluster is not None:
+        if store is None:
+            refuse("--cluster needs a store that all its machines can reach, such as --store redis://host:6379/0")
         with refuse_on_error(ModuleNotFoundError):
             from rxflow.cluster import Ray  # needs an optional dependency
 

@@ -35,6 +35,7 @@ StoreName = Annotated[
 RunId = Annotated[str, typer.Argument(metavar="ID", help="The id that rxflow runs list shows, or its beginning.")]
 DEFAULT_STORE = "sqlite:///runs.db"
 _SQLITE = "sqlite:///"
+_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
 @runs_app.command("list")
@@ -105,15 +106,30 @@ def cancel(
 
 
 def create_runs(store: str | None, **options: Any) -> Runs:
+    """Open a store; None means the memory of this process. Exit if ``store`` does not describe a store."""
+    if store is not None:
+        _check_store(store)
     from rxflow.runs import Runs  # imported here, because ``rxflow run`` without --store does not need it
 
     return Runs(store, **options)
+
+
+def _check_store(name: str) -> None:
+    """Exit if ``name`` does not describe a store. ``Runs`` would describe its Python argument, which may be None."""
+    if (name.startswith(_SQLITE) and name != _SQLITE) or name.startswith(_SCHEMES):
+        return
+    scheme, colon, path = name.rpartition(":")
+    path = path.lstrip("/") if colon else path
+    if path and scheme in ("", "sqlite"):
+        refuse(f"--store {name!r} is not the URL of a store; write {_SQLITE}{path}")
+    refuse(f"--store {name!r} is not the URL of a store, such as {DEFAULT_STORE} or redis://host:6379/0")
 
 
 @contextmanager
 def _open_store(name: str) -> Generator[Runs]:
     from rxflow.runs import StoreError
 
+    _check_store(name)
     if name.startswith(_SQLITE) and not Path(name.removeprefix(_SQLITE)).is_file():
         refuse(f"there is no store {name!r}: rxflow run MODULE:NAME --store {shlex.quote(name)} creates one")
     with refuse_on_error():
