@@ -126,6 +126,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "script.py").write_text("import sys\n\nsys.exit(3)\n", encoding="utf-8")
     (tmp_path / "broken.py").write_text("import trips\n\nx = 1 / 0\n", encoding="utf-8")
     (tmp_path / "alone.py").write_text(ALONE, encoding="utf-8")
+    (tmp_path / "torn.cassette").write_text('{"cassette": "rxflow", "version": 1}\n?\n', encoding="utf-8")
     (tmp_path / "crews.py").write_text(CREWS, encoding="utf-8")
     for name, code in (("divided", "x = 1 / 0"), ("lacking", "import tea"), ("leaving", "raise SystemExit(3)")):
         (tmp_path / name).mkdir()
@@ -380,6 +381,8 @@ def test_without_a_key_one_line_says_which_variable_it_wants(folder: Path) -> No
         ),
         (["runs", "list", "--store", "sqlite:///"], "--store 'sqlite:///' is not the URL of a store, such as sqlite:"),
         (["serve", "trips:Trip", "--cluster", "auto"], "--cluster needs a store that all its machines can reach, such"),
+        (["replay", "trips.py"], "trips.py, line 1: not JSON"),
+        (["replay", "torn.cassette"], "torn.cassette, line 2: not JSON"),
         (["replay", "no.cassette"], "there is no file 'no.cassette'"),
         (["replay", "trips.py", "--speed", "0"], "from_cassette(speed) must be a number above 0"),
         (["plot", "trips:crew"], "trips:crew is a Crew; only a flow has a graph to draw"),

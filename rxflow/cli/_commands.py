@@ -179,9 +179,11 @@ def replay(
     if not cassette.is_file():
         refuse(f"there is no file {str(cassette)!r}")
     from rxflow import operators as ops
+    from rxflow.operators._core import read_cassette
 
     with refuse_on_error():
         events = ops.from_cassette(cassette, speed)
+        read_cassette(cassette)  # otherwise a file that is not a cassette would look like a run that failed
     show_run(events, style, paused="the recorded run was paused, because its question was not answered")
 
 
