@@ -287,7 +287,7 @@ def test_a_person_who_does_not_answer_leaves_the_run_paused(folder: Path, store:
 def answered_elsewhere(run_id: str) -> str:
     return (
         f"run {run_id} is paused until its question is answered: rxflow runs show {run_id} shows it, "
-        "and the page of rxflow serve with the same --store takes the answer"
+        f"and rxflow runs resume {run_id} takes the answer (without a terminal: with --answer TEXT)"
     )
 
 

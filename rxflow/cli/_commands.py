@@ -15,8 +15,8 @@ from reactivex import Observable
 from rxflow import _lazy
 from rxflow._streaming import has_console
 from rxflow.cli._new_project import FILES, TAKEN
-from rxflow.cli._runs import create_runs, runs_app, say_paused
-from rxflow.cli._showing import AsJson, AsPlain, AsText, choose_style, end_on_signals, show_run
+from rxflow.cli._runs import HANDOVER_S, create_runs, find_asker, runs_app, say_paused
+from rxflow.cli._showing import AsJson, AsPlain, AsText, ShowTraceback, choose_style, end_on_signals, show_run
 from rxflow.cli._targets import (
     check_inputs,
     load_flow_class,
@@ -40,12 +40,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(runs_app, name="runs")
-
-HANDOVER_S = 60.0
-"""How many seconds a question waits for the console.
-
-If the console is not ready by then, the run is paused, and nobody is asked.
-"""
 
 Target = Annotated[str, typer.Argument(metavar="MODULE:NAME", help="A flow or a crew, for example trips:Trip.")]
 
@@ -79,7 +73,7 @@ def run(
     as_json: AsJson = False,
     as_text: AsText = False,
     as_plain: AsPlain = False,
-    traceback: Annotated[bool, typer.Option("--traceback", help="Show the traceback of an error.")] = False,
+    traceback: ShowTraceback = False,
 ) -> None:
     """Run a flow or a crew. Ctrl-C stops the run, including its connections to providers."""
     style = choose_style(as_json=as_json, as_text=as_text, as_plain=as_plain)
@@ -102,8 +96,7 @@ def run(
             started = kept.start(path, given or None, answer_within=HANDOVER_S if is_in_terminal else None)
             events: Observable[Any] = started.events()
             paused = say_paused(started.id, store)
-            if is_in_terminal and started.worker is not None:
-                on_question = started.worker.decline
+            on_question = find_asker(started)
         else:
             events = source.events(given or None)
     if record is not None:
