@@ -62,7 +62,7 @@ class Curious(Flow):
 
     @start()
     def choose(self) -> str:
-        return self.ask("Where to?")
+        return str(self.ask("Where to?"))
 
 
 @pytest.fixture
