@@ -126,6 +126,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "script.py").write_text("import sys\n\nsys.exit(3)\n", encoding="utf-8")
     (tmp_path / "broken.py").write_text("import trips\n\nx = 1 / 0\n", encoding="utf-8")
     (tmp_path / "alone.py").write_text(ALONE, encoding="utf-8")
+    (tmp_path / "torn.cassette").write_text('{"cassette": "rxflow", "version": 1}\n?\n', encoding="utf-8")
     (tmp_path / "crews.py").write_text(CREWS, encoding="utf-8")
     for name, code in (("divided", "x = 1 / 0"), ("lacking", "import tea"), ("leaving", "raise SystemExit(3)")):
         (tmp_path / name).mkdir()
@@ -286,7 +287,7 @@ def test_a_person_who_does_not_answer_leaves_the_run_paused(folder: Path, store:
 def answered_elsewhere(run_id: str) -> str:
     return (
         f"run {run_id} is paused until its question is answered: rxflow runs show {run_id} shows it, "
-        "and the page of rxflow serve with the same --store takes the answer"
+        f"and rxflow runs resume {run_id} takes the answer (without a terminal: with --answer TEXT)"
     )
 
 
@@ -358,6 +359,30 @@ def test_without_a_key_one_line_says_which_variable_it_wants(folder: Path) -> No
         (["run", "trips:Trip", "-i", "days:=many"], "--input 'days' is not JSON: "),
         (["run", "trips:Trip", "-i", "days=1", "-i", "days=2"], "--input 'days' is given twice"),
         (["run", "trips:Trip", "--json", "--text"], "--json and --text cannot be used together"),
+        (
+            ["run", "trips:Trip", "--store", "runs.db"],
+            "--store 'runs.db' is not the URL of a store; write sqlite:///ru",
+        ),
+        (
+            ["run", "trips:Trip", "--store", "/a/b.db"],
+            "--store '/a/b.db' is not the URL of a store; write sqlite:////a",
+        ),
+        (
+            ["serve", "trips:Trip", "--store", "sqlite://a.db"],
+            "--store 'sqlite://a.db' is not the URL of a store; write",
+        ),
+        (
+            ["runs", "list", "--store", "runs.db"],
+            "--store 'runs.db' is not the URL of a store; write sqlite:///runs.db\n",
+        ),
+        (
+            ["runs", "list", "--store", "postgres://a"],
+            "--store 'postgres://a' is not the URL of a store, such as sqlite:///runs.db or redis://host:6379/0",
+        ),
+        (["runs", "list", "--store", "sqlite:///"], "--store 'sqlite:///' is not the URL of a store, such as sqlite:"),
+        (["serve", "trips:Trip", "--cluster", "auto"], "--cluster needs a store that all its machines can reach, such"),
+        (["replay", "trips.py"], "trips.py, line 1: not JSON"),
+        (["replay", "torn.cassette"], "torn.cassette, line 2: not JSON"),
         (["replay", "no.cassette"], "there is no file 'no.cassette'"),
         (["replay", "trips.py", "--speed", "0"], "from_cassette(speed) must be a number above 0"),
         (["plot", "trips:crew"], "trips:crew is a Crew; only a flow has a graph to draw"),
@@ -376,7 +401,7 @@ def test_a_mistake_is_one_line_and_nothing_runs(folder: Path, arguments: list[st
     code, out, errors = rxflow(folder, *arguments)
     assert (code, out) == (2, "")
     (line,) = errors.splitlines()
-    assert line.startswith(f"rxflow: {said.format(folder=folder)}")
+    assert f"{line}\n".startswith(f"rxflow: {said.format(folder=folder)}")
     assert [path for path in sorted(folder.iterdir()) if path.name != "__pycache__"] == before
 
 

@@ -15,8 +15,8 @@ from reactivex import Observable
 from rxflow import _lazy
 from rxflow._streaming import has_console
 from rxflow.cli._new_project import FILES, TAKEN
-from rxflow.cli._runs import create_runs, runs_app, say_paused
-from rxflow.cli._showing import AsJson, AsPlain, AsText, choose_style, end_on_signals, show_run
+from rxflow.cli._runs import HANDOVER_S, create_runs, find_asker, runs_app, say_paused
+from rxflow.cli._showing import AsJson, AsPlain, AsText, ShowTraceback, choose_style, end_on_signals, show_run
 from rxflow.cli._targets import (
     check_inputs,
     load_flow_class,
@@ -40,12 +40,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(runs_app, name="runs")
-
-HANDOVER_S = 60.0
-"""How many seconds a question waits for the console.
-
-If the console is not ready by then, the run is paused, and nobody is asked.
-"""
 
 Target = Annotated[str, typer.Argument(metavar="MODULE:NAME", help="A flow or a crew, for example trips:Trip.")]
 
@@ -79,7 +73,7 @@ def run(
     as_json: AsJson = False,
     as_text: AsText = False,
     as_plain: AsPlain = False,
-    traceback: Annotated[bool, typer.Option("--traceback", help="Show the traceback of an error.")] = False,
+    traceback: ShowTraceback = False,
 ) -> None:
     """Run a flow or a crew. Ctrl-C stops the run, including its connections to providers."""
     style = choose_style(as_json=as_json, as_text=as_text, as_plain=as_plain)
@@ -102,8 +96,7 @@ def run(
             started = kept.start(path, given or None, answer_within=HANDOVER_S if is_in_terminal else None)
             events: Observable[Any] = started.events()
             paused = say_paused(started.id, store)
-            if is_in_terminal and started.worker is not None:
-                on_question = started.worker.decline
+            on_question = find_asker(started)
         else:
             events = source.events(given or None)
     if record is not None:
@@ -147,6 +140,8 @@ def serve(
 
     on = None
     if cluster is not None:
+        if store is None:
+            refuse("--cluster needs a store that all its machines can reach, such as --store redis://host:6379/0")
         with refuse_on_error(ModuleNotFoundError):
             from rxflow.cluster import Ray  # needs an optional dependency
 
@@ -177,9 +172,11 @@ def replay(
     if not cassette.is_file():
         refuse(f"there is no file {str(cassette)!r}")
     from rxflow import operators as ops
+    from rxflow.operators._core import read_cassette
 
     with refuse_on_error():
         events = ops.from_cassette(cassette, speed)
+        read_cassette(cassette)  # otherwise a file that is not a cassette would look like a run that failed
     show_run(events, style, paused="the recorded run was paused, because its question was not answered")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 from urllib.parse import urlsplit
 
 from rxflow import _lazy
+from rxflow._streaming import has_console
 from rxflow._text import in_words, shorten, show_line
-from rxflow.cli._showing import AsJson, AsPlain, AsText, choose_style, show_run
-from rxflow.cli._targets import INTERRUPTED, refuse, refuse_on_error
-from rxflow.screens._lanes import show_error, show_seconds
+from rxflow.cli._showing import AsJson, AsPlain, AsText, ShowTraceback, choose_style, show_run
+from rxflow.cli._targets import INTERRUPTED, load_target, refuse, refuse_on_error
+from rxflow.screens._lanes import count, show_error, show_seconds
+from rxflow.types import Approval, InputRequested
 
 if TYPE_CHECKING:
     from rxflow.runs import Head, Run, Runs, Status
@@ -26,7 +28,7 @@ with _lazy.extra("cli"):
     import typer
 
 
-runs_app = typer.Typer(help="List, show, follow and cancel the runs of a store.", no_args_is_help=True)
+runs_app = typer.Typer(help="List, show, follow, resume and cancel the runs of a store.", no_args_is_help=True)
 
 STORE_VARIABLE = "RXFLOW_STORE"
 StoreName = Annotated[
@@ -34,7 +36,14 @@ StoreName = Annotated[
 ]
 RunId = Annotated[str, typer.Argument(metavar="ID", help="The id that rxflow runs list shows, or its beginning.")]
 DEFAULT_STORE = "sqlite:///runs.db"
+HANDOVER_S = 60.0
+"""How many seconds a question waits for the console.
+
+If the console is not ready by then, the run is paused, and nobody is asked.
+"""
+
 _SQLITE = "sqlite:///"
+_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
 @runs_app.command("list")
@@ -87,6 +96,50 @@ def follow(
 
 
 @runs_app.command()
+def resume(
+    run_id: RunId,
+    answers: Annotated[
+        list[str] | None,
+        typer.Option("--answer", "-a", metavar="TEXT", help="Answer the open question; again for the next one."),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:NAME", help="The flow or crew, if the run was not started by such a name."),
+    ] = None,
+    store: StoreName = DEFAULT_STORE,
+    as_json: AsJson = False,
+    as_text: AsText = False,
+    as_plain: AsPlain = False,
+    traceback: ShowTraceback = False,
+) -> None:
+    """Continue a paused, failed, cancelled or lost run here. In a terminal, its open questions are asked."""
+    from rxflow.runs import LIVE
+    from rxflow.screens._sources import read_methods
+
+    style = choose_style(as_json=as_json, as_text=as_text, as_plain=as_plain)
+    with _open_store(store) as runs:
+        run = _find_run(runs, run_id, store)
+        head = run.look_up()
+        if head.status in (*LIVE, "completed"):
+            refuse(f"run {run.id} is {head.status}: {write_command('follow', store, run.id)} shows it")
+        if not (target or head.spec.target):
+            resumed = write_command("resume", store, run.id)
+            refuse(f"run {run.id} was not started by a name: name its flow or crew, {resumed} --target MODULE:NAME")
+        _, source = load_target(target or head.spec.target)
+        with refuse_on_error():
+            given = _read_answers(run.pending(), answers or [])
+            run.resume(given, source, answer_within=HANDOVER_S if has_console() else None)
+        show_run(
+            run.events(head.last),
+            style,
+            paused=say_paused(run.id, store),
+            methods=read_methods(source),
+            traceback=traceback,
+            on_question=find_asker(run),
+        )
+
+
+@runs_app.command()
 def cancel(
     run_id: RunId,
     store: StoreName = DEFAULT_STORE,
@@ -105,15 +158,30 @@ def cancel(
 
 
 def create_runs(store: str | None, **options: Any) -> Runs:
+    """Open a store; None means the memory of this process. Exit if ``store`` does not describe a store."""
+    if store is not None:
+        _check_store(store)
     from rxflow.runs import Runs  # imported here, because ``rxflow run`` without --store does not need it
 
     return Runs(store, **options)
+
+
+def _check_store(name: str) -> None:
+    """Exit if ``name`` does not describe a store. ``Runs`` would describe its Python argument, which may be None."""
+    if (name.startswith(_SQLITE) and name != _SQLITE) or name.startswith(_SCHEMES):
+        return
+    scheme, colon, path = name.rpartition(":")
+    path = path.lstrip("/") if colon else path
+    if path and scheme in ("", "sqlite"):
+        refuse(f"--store {name!r} is not the URL of a store; write {_SQLITE}{path}")
+    refuse(f"--store {name!r} is not the URL of a store, such as {DEFAULT_STORE} or redis://host:6379/0")
 
 
 @contextmanager
 def _open_store(name: str) -> Generator[Runs]:
     from rxflow.runs import StoreError
 
+    _check_store(name)
     if name.startswith(_SQLITE) and not Path(name.removeprefix(_SQLITE)).is_file():
         refuse(f"there is no store {name!r}: rxflow run MODULE:NAME --store {shlex.quote(name)} creates one")
     with refuse_on_error():
@@ -123,6 +191,22 @@ def _open_store(name: str) -> Generator[Runs]:
             yield runs
     except StoreError as error:
         refuse(f"the store {name!r} cannot be read: {shorten(in_words(error), 200)}")
+
+
+def _read_answers(pending: Sequence[InputRequested], given: Sequence[str]) -> dict[str, Any]:
+    """Return the answers by the ids of their questions. The first answer is for the oldest question."""
+    if len(given) > len(pending):
+        refuse(f"{len(given)} × --answer is too many: the run has {count(len(pending), 'open question')}")
+    return {
+        # The schema of an approval asks for an object; a person types "y" or "no, too dear".
+        request.request_id: Approval.model_validate(text).model_dump() if request.kind == "approval" else text
+        for request, text in zip(pending, given, strict=False)
+    }
+
+
+def find_asker(run: Run) -> Callable[[str], object] | None:
+    """Return the function that lets the console ask a question of ``run``; None if there is no console."""
+    return run.worker.decline if run.worker is not None and has_console() else None
 
 
 def write_command(verb: str, store: str, run_id: str = "") -> str:
@@ -141,7 +225,8 @@ def say_paused(run_id: str, store: str) -> str:
     """Return the line to print when a run in a store is paused."""
     return (
         f"run {run_id} is paused until its question is answered: {write_command('show', store, run_id)} shows it, "
-        "and the page of rxflow serve with the same --store takes the answer"
+        f"and {write_command('resume', store, run_id)} takes the answer "
+        "(without a terminal: with --answer TEXT)"
     )
 
 

@@ -39,6 +39,8 @@ def refuse_on_error(kind: type[Exception] = Exception, said: str = "") -> Genera
 
     try:
         yield
+    except typer.Exit:
+        raise  # an inner refuse() has already printed a line
     except kind as error:
         cause = error if isinstance(error, ValidationError) else error.__cause__
         if isinstance(cause, ValidationError):
