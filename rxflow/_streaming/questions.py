@@ -243,10 +243,8 @@ class _Calling(Answerer):
                 answer: Any = await self._function(request)
             else:
                 answer = await in_thread(lambda: self._function(request), name="answer")
-            if isinstance(answer, Observable):
-                return await _read(cast(Observable[Any], answer))
-            if isawaitable(answer):
-                answer = await answer
+            while isawaitable(answer):  # also True for Observables
+                answer = await (_read(answer) if isinstance(answer, Observable) else answer)
         except HumanFeedbackPending:
             raise Unanswered((request,)) from None
         if isinstance(answer, InputResponse):
