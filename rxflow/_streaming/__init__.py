@@ -18,6 +18,12 @@ from rxflow._streaming.bridge import (
 from rxflow._streaming.console import ConsoleProvider, has_console, log_events
 from rxflow._streaming.emitter import Emitter, ambient, current_emitter, emit, in_thread, report_progress
 from rxflow._streaming.frames import AsyncStreamSession, Framing, StreamSession
+from rxflow._streaming.inbox import (
+    WORDS_SCHEMA,
+    Inbox,
+    check_answer,
+    require_words,
+)
 from rxflow._streaming.journal import (
     Done,
     Journal,
@@ -40,14 +46,12 @@ from rxflow._streaming.output import (
     read_out,
 )
 from rxflow._streaming.questions import (
-    Inbox,
     Question,
     Who,
     adapt_provider,
     answerer_of,
     ask,
     asking,
-    check_answer,
     end_with_pause,
     find_answer,
 )
@@ -69,6 +73,7 @@ from rxflow._streaming.scope import (
 __all__ = [
     "DEFAULT_STOP_REASON",
     "WAITS",
+    "WORDS_SCHEMA",
     "Accompanying",
     "AgentStreamingOutput",
     "Answerer",
@@ -134,6 +139,7 @@ __all__ = [
     "read_out",
     "replace_stray_cancellation",
     "report_progress",
+    "require_words",
     "retract_all",
     "run_async",
     "run_blocking",

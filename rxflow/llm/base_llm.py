@@ -256,7 +256,9 @@ def _method(llm: BaseLLM, name: str) -> Any:
 
 
 async def _resolve(said: Any) -> Any:
-    return await said if inspect.isawaitable(said) else said
+    while inspect.isawaitable(said):
+        said = await said
+    return said
 
 
 def _messages(request: Request) -> tuple[list[dict[str, Any]]]:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import pytest
@@ -9,9 +10,11 @@ import reactivex
 
 from rxflow import operators as ops
 from rxflow.flow import Flow, HumanFeedbackResult, human_feedback, listen, or_, router, start
+from rxflow.operators import Inbox
 from rxflow.testing import ScriptedLLM
 from rxflow.types.answers import HumanFeedbackPending, RunPaused
 from rxflow.types.events import FlowFinished, FlowPaused, InputRequested, LLMFinished, MethodFinished
+from tests.gate import PATIENCE_S, poll
 from tests.signals import Outcome, outcome
 
 bare: Any = human_feedback
@@ -71,8 +74,39 @@ def test_a_label_chooses_what_follows_and_none_is_the_default(words: str, result
     assert reviewing(words).one(FlowFinished).result == result
 
 
-def test_without_a_default_no_words_are_the_first_label() -> None:
-    assert reviewing("", choosing(ScriptedLLM())).one(FlowFinished).result == "published"
+@pytest.mark.parametrize("words", ["", "   ", "\n"])
+def test_without_a_default_no_words_are_not_an_answer(words: str) -> None:
+    seen = reviewing(words, choosing(ScriptedLLM()))
+    assert isinstance(seen.error, ValueError)
+    assert str(seen.error) == (
+        "the answer to 'Good?' does not fit: it is empty; answer with one of approved, again, or in other words, or "
+        "give @human_feedback a default_outcome"
+    )
+    assert [each.origin.flow_method for each in seen.of(MethodFinished)] == []
+
+
+def test_an_inbox_keeps_the_question_open_when_the_answer_is_empty() -> None:
+    inbox = Inbox()
+    output = choosing("none")().observe().pipe(ops.answer_with(inbox), ops.to_output())
+    with output, ThreadPoolExecutor() as threads:
+        reading = threads.submit(list, output)
+        (request,) = poll(lambda: inbox.pending, bool, "no question")
+        for empty in ("", "   "):
+            with pytest.raises(ValueError, match="it is empty; answer with one of approved, again"):
+                inbox.answer(request.request_id, empty)
+        assert inbox.pending == (request,)
+        inbox.answer(request.request_id, "again")
+        reading.result(PATIENCE_S)
+
+
+def test_without_labels_no_words_are_an_answer() -> None:
+    class Plain(Flow):
+        @start()
+        @human_feedback("Good?")
+        def draft(self) -> str:
+            return "draft"
+
+    assert reviewing("", Plain).one(FlowFinished).result.feedback == ""
 
 
 @pytest.mark.parametrize("said", ['{"outcome": "again"}', 'Well: ```{"outcome": "again"}```', "I would say: again."])
@@ -190,6 +224,10 @@ def test_the_question_shows_the_output_and_the_labels() -> None:
     assert (request.kind, request.message, request.options) == ("feedback", "Good?", ("approved", "again"))
     assert request.arguments == {"output": "draft"}
     assert request.response_schema == {"type": "string"}
+    assert reviewing("again", choosing("none")).one(InputRequested).response_schema == {
+        "type": "string",
+        "pattern": r"\S",
+    }
 
 
 def test_the_method_finishes_when_the_person_has_spoken() -> None:
