@@ -26,7 +26,6 @@ from rxflow._streaming.journal import (
     drop_retracted,
     hash_tool,
     is_repeated,
-    retract_all,
 )
 from rxflow._streaming.kickoff import Last, await_blocking, run_async, run_blocking
 from rxflow._streaming.log import Log, LogReader
@@ -134,7 +133,6 @@ __all__ = [
     "read_out",
     "replace_stray_cancellation",
     "report_progress",
-    "retract_all",
     "run_async",
     "run_blocking",
     "stopping",
