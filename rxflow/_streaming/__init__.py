@@ -52,6 +52,7 @@ from rxflow._streaming.questions import (
 )
 from rxflow._streaming.scope import (
     DEFAULT_STOP_REASON,
+    UNANSWERED,
     Answerer,
     Cleanup,
     Holder,
@@ -67,6 +68,7 @@ from rxflow._streaming.scope import (
 
 __all__ = [
     "DEFAULT_STOP_REASON",
+    "UNANSWERED",
     "WAITS",
     "Accompanying",
     "AgentStreamingOutput",

@@ -1,5 +1,6 @@
 """Runs that are paused, lost or have failed go on in the same log; in the same process, in another, after a kill."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -422,6 +423,62 @@ def test_a_run_that_goes_on_waits_for_answers_as_long_as_its_start_said(store: s
     with Runs(store) as runs:
         # What is at once on a busy machine, is not known before.
         assert any(pauses(runs, within_s) == 1 for within_s in (0.5, 5, 20))
+
+
+def wait_for_question(run: Run) -> InputRequested:
+    """The first question of a run, once it is asked."""
+    with run.events().pipe(ops.to_output()) as output:
+        return next(event for event in output if isinstance(event, InputRequested))
+
+
+def test_a_run_that_only_waits_for_a_person_is_paused_when_its_runs_are_closed(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path / 'runs.db'}"
+    with Runs(store) as runs:
+        run = runs.start("tests.runs.test_resuming:Asks", answer_within=600)
+        request = wait_for_question(run)
+    with Runs(store) as runs:
+        (again,) = runs.list(status="paused")
+        assert again.pending() == [request]
+        again.answer(request.request_id, "2")
+        assert again.result(20) == "12"
+
+
+def test_no_question_is_asked_at_the_console_while_the_runs_are_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rxflow._streaming.questions.has_console", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda *_: "typed")
+    log = MemoryLog()
+    with Runs(log) as runs:
+        run = runs.start(Asks(), answer_within=600)
+        wait_for_question(run)
+    assert run.status == "paused"
+
+
+def test_a_run_whose_other_work_goes_on_is_cancelled_when_its_runs_are_closed() -> None:
+    class Works(Asks):
+        @start()
+        async def work(self) -> None:
+            await Gate().passed()
+
+    log = MemoryLog()
+    with Runs(log) as runs:
+        run = runs.start(Works(), answer_within=600)
+        wait_for_question(run)
+    assert run.status == "cancelled"
+
+
+def test_a_run_on_the_loop_that_closes_its_runs_is_cancelled_at_once() -> None:
+    async def work() -> str:
+        with Runs(MemoryLog()) as runs:
+            run = await runs.start_async(Asks(), answer_within=600)
+            async with run.events().pipe(ops.to_output()) as output:
+                async for event in output:
+                    if isinstance(event, InputRequested):
+                        break
+        return run.status
+
+    assert asyncio.run(work()) == "cancelled"
 
 
 def test_an_answer_that_does_not_fit_is_refused_and_the_question_stays(store: str | None) -> None:
