@@ -32,7 +32,6 @@ from rxflow._streaming.journal import (
     drop_retracted,
     hash_tool,
     is_repeated,
-    retract_all,
 )
 from rxflow._streaming.kickoff import Last, await_blocking, run_async, run_blocking
 from rxflow._streaming.log import Log, LogReader
@@ -57,6 +56,7 @@ from rxflow._streaming.questions import (
 )
 from rxflow._streaming.scope import (
     DEFAULT_STOP_REASON,
+    UNANSWERED,
     Answerer,
     Cleanup,
     Holder,
@@ -72,6 +72,7 @@ from rxflow._streaming.scope import (
 
 __all__ = [
     "DEFAULT_STOP_REASON",
+    "UNANSWERED",
     "WAITS",
     "WORDS_SCHEMA",
     "Accompanying",
@@ -140,7 +141,6 @@ __all__ = [
     "replace_stray_cancellation",
     "report_progress",
     "require_words",
-    "retract_all",
     "run_async",
     "run_blocking",
     "stopping",

@@ -124,8 +124,14 @@ async def ask(
     if asked is None and not is_needed:
         return None
     if asked is not None and asked.received is not None:
-        emitter.on_next(replace(asked.received, origin=emitter.origin, replayed=True))
-        return None if asked.received.value is None else question.validate(request, asked.received.value)
+        try:
+            value = None if asked.received.value is None else question.validate(request, asked.received.value)
+        except ValueError:
+            # The journal forgets the answer. Otherwise the run would fail in the same way each time it is resumed.
+            emitter.on_next(replace(asked.request, origin=emitter.origin, replayed=True))
+            raise
+        emitter.on_next(replace(asked.received, origin=emitter.origin, value=value, replayed=True))
+        return value
     seconds = question.timeout
     if journal is not None and asked is not None:
         request = asked.request
