@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
-from reactivex.disposable import CompositeDisposable, SerialDisposable
+from reactivex.disposable import SerialDisposable
 from reactivex.typing import RelativeTime
 
+from rxflow._streaming import Owned
 from rxflow.operators._core import (
     Characters,
     Voices,
@@ -68,7 +69,7 @@ def coalesce(
             observer: ObserverBase[Any], clock: SchedulerBase, subscribed: SchedulerBase | None
         ) -> DisposableBase:
             voices = _TimedVoices(limit, max_characters, clock, observer)
-            return CompositeDisposable(voices.timer, voices.subscribe_to(source, subscribed))
+            return Owned(voices.timer, voices.subscribe_to(source, subscribed))
 
         return create_timed("coalesce(seconds=…)", scheduler, subscribe)
 

@@ -8,9 +8,9 @@ from typing import Any, Literal, TypeVar, cast
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
-from reactivex.disposable import SerialDisposable, SingleAssignmentDisposable
+from reactivex.disposable import SerialDisposable
 
-from rxflow._streaming import current_border, find_stamp
+from rxflow._streaming import Holder, current_border, find_stamp
 from rxflow.operators._core import (
     Adding,
     Attempts,
@@ -123,11 +123,9 @@ class _Fallback:
         self._number = self._attempts.number
 
     def run(self, stream: Observable[Any], on_error: Callable[[Exception], None]) -> None:
-        running = SingleAssignmentDisposable()
+        running = Holder()
         self.current.disposable = running
-        running.disposable = stream.subscribe(
-            self._on_next, on_error, self._observer.on_completed, scheduler=self._subscribed
-        )
+        running.hold(stream.subscribe(self._on_next, on_error, self._observer.on_completed, scheduler=self._subscribed))
 
     def fall_back(self, error: Exception) -> None:
         """Continue with the other stream after an error of the source, or pass the error on."""

@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
-from reactivex.disposable import CompositeDisposable, SerialDisposable, SingleAssignmentDisposable
+from reactivex.disposable import SerialDisposable
 from reactivex.typing import RelativeTime
 
-from rxflow._streaming import stopping
+from rxflow._streaming import Holder, Owned, stopping
 from rxflow.operators._core import (
     QuestionTracker,
     StreamTimeout,
@@ -61,10 +61,10 @@ def first_chunk_timeout(
             observer: ObserverBase[Any], clock: SchedulerBase, subscribed: SchedulerBase | None
         ) -> DisposableBase:
             wait = _Wait(observer, clock, limit)
-            wait.running.disposable = source.subscribe(
-                wait.on_next, observer.on_error, observer.on_completed, scheduler=subscribed
+            wait.running.hold(
+                source.subscribe(wait.on_next, observer.on_error, observer.on_completed, scheduler=subscribed)
             )
-            return CompositeDisposable(wait.timer, wait.running)
+            return Owned(wait.timer, wait.running)
 
         return create_timed("first_chunk_timeout", scheduler, subscribe)
 
@@ -75,7 +75,7 @@ class _Wait:
     """The wait for the first chunk in one subscription."""
 
     def __init__(self, observer: ObserverBase[Any], clock: SchedulerBase, seconds: float) -> None:
-        self.running = SingleAssignmentDisposable()
+        self.running = Holder()
         self.timer = SerialDisposable()
         self._observer = observer
         self._emit = observer.on_next

@@ -7,10 +7,9 @@ from typing import Any, cast
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
-from reactivex.disposable import CompositeDisposable, Disposable
 from reactivex.typing import RelativeTime
 
-from rxflow._streaming import find_stamp
+from rxflow._streaming import Owned, find_stamp
 from rxflow.operators._core import Adding, SilenceWatch, create_timed, get_origin, reselect, to_seconds
 from rxflow.types import Heartbeat
 
@@ -72,7 +71,7 @@ def heartbeat(interval: RelativeTime, *, scheduler: SchedulerBase | None = None)
                 running = shown(events.do_action(note_event)).subscribe(
                     on_next, observer.on_error, observer.on_completed, scheduler=subscribed
                 )
-                return CompositeDisposable(Disposable(silence.dispose), running)
+                return Owned(silence, running)
 
             return create_timed("heartbeat", scheduler, subscribe)
 

@@ -12,10 +12,9 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
-from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignmentDisposable
 
 from rxflow._loops import call_soon, running_loop
-from rxflow._streaming import stopping
+from rxflow._streaming import Cleanup, Holder, Owned, stopping
 from rxflow.operators._core import CallQueues, add_context, get_text, replace_text, shape_text, through
 
 T = TypeVar("T")
@@ -105,10 +104,10 @@ def hold_back(
     def judge(source: Observable[Any]) -> Observable[Any]:
         def subscribe(observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
             verdicts = _Verdicts(guard, observer)
-            verdicts.source.disposable = source.subscribe(
-                verdicts.on_next, verdicts.on_error, verdicts.on_completed, scheduler=scheduler
+            verdicts.source.hold(
+                source.subscribe(verdicts.on_next, verdicts.on_error, verdicts.on_completed, scheduler=scheduler)
             )
-            return CompositeDisposable(Disposable(verdicts.close), verdicts.source)
+            return Owned(Cleanup(verdicts.close), verdicts.source)
 
         return Observable(subscribe)
 
@@ -138,7 +137,7 @@ class _Verdicts:
     """The open verdicts and waiting items of one subscription."""
 
     def __init__(self, guard: Callable[[str], Verdict | Awaitable[Verdict]], observer: ObserverBase[Any]) -> None:
-        self.source = SingleAssignmentDisposable()
+        self.source = Holder()
         self._guard = guard
         self._observer = observer
         self._is_on_a_loop = running_loop() is not None

@@ -7,10 +7,9 @@ from typing import Any, TypeVar
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
-from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignmentDisposable
 from reactivex.typing import RelativeTime
 
-from rxflow._streaming import stopping
+from rxflow._streaming import Holder, Owned, stopping
 from rxflow.operators._core import (
     CallTracker,
     OpenCall,
@@ -66,10 +65,10 @@ def idle_timeout(
             observer: ObserverBase[Any], clock: SchedulerBase, subscribed: SchedulerBase | None
         ) -> DisposableBase:
             watch = _Watch(observer, clock, limit)
-            watch.running.disposable = source.subscribe(
-                watch.on_next, observer.on_error, observer.on_completed, scheduler=subscribed
+            watch.running.hold(
+                source.subscribe(watch.on_next, observer.on_error, observer.on_completed, scheduler=subscribed)
             )
-            return CompositeDisposable(Disposable(watch.silence.dispose), watch.running)
+            return Owned(watch.silence, watch.running)
 
         return create_timed("idle_timeout", scheduler, subscribe)
 
@@ -80,7 +79,7 @@ class _Watch:
     """Watches the pauses of one subscription."""
 
     def __init__(self, observer: ObserverBase[Any], clock: SchedulerBase, seconds: float) -> None:
-        self.running = SingleAssignmentDisposable()
+        self.running = Holder()
         self.silence = SilenceWatch(clock, seconds, self._fail)
         self._observer = observer
         self._emit = observer.on_next

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
-from reactivex.disposable import SingleAssignmentDisposable
 
+from rxflow._streaming import Holder
 from rxflow.operators._core import CallTracker, OpenCall, get_span_id, through
 from rxflow.types import (
     Cancelled,
@@ -62,9 +62,7 @@ def in_graph_order() -> Callable[[Observable[T]], Observable[T]]:
 def _order(source: Observable[Any]) -> Observable[Any]:
     def subscribe(observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
         order = _Order(observer)
-        order.running.disposable = source.subscribe(
-            order.on_next, order.on_error, order.on_completed, scheduler=scheduler
-        )
+        order.running.hold(source.subscribe(order.on_next, order.on_error, order.on_completed, scheduler=scheduler))
         return order.running
 
     return Observable(subscribe)
@@ -102,7 +100,7 @@ class _Order:
     """The branches of one subscription, as a tree."""
 
     def __init__(self, observer: ObserverBase[Any]) -> None:
-        self.running = SingleAssignmentDisposable()
+        self.running = Holder()
         self._observer = observer
         self._emit = observer.on_next
         self._root = _Branch(None, None)

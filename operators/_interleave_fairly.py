@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
-from reactivex.disposable import CompositeDisposable, SerialDisposable, SingleAssignmentDisposable
+from reactivex.disposable import SerialDisposable
 
+from rxflow._streaming import Holder, Owned
 from rxflow.operators._core import create_timed, get_span_id, is_content, through
 
 T = TypeVar("T")
@@ -42,10 +43,10 @@ def interleave_fairly(*, scheduler: SchedulerBase | None = None) -> Callable[[Ob
             observer: ObserverBase[Any], clock: SchedulerBase, subscribed: SchedulerBase | None
         ) -> DisposableBase:
             bursts = _Bursts(observer, clock)
-            bursts.running.disposable = source.subscribe(
-                bursts.on_next, bursts.on_error, bursts.on_completed, scheduler=subscribed
+            bursts.running.hold(
+                source.subscribe(bursts.on_next, bursts.on_error, bursts.on_completed, scheduler=subscribed)
             )
-            return CompositeDisposable(bursts.pending, bursts.running)
+            return Owned(bursts.pending, bursts.running)
 
         return create_timed("interleave_fairly", scheduler, subscribe)
 
@@ -56,7 +57,7 @@ class _Bursts:
     """The chunks that one subscription gathers in one step of the loop."""
 
     def __init__(self, observer: ObserverBase[Any], clock: SchedulerBase) -> None:
-        self.running = SingleAssignmentDisposable()
+        self.running = Holder()
         self.pending = SerialDisposable()
         self._observer = observer
         self._emit = observer.on_next

@@ -10,10 +10,9 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
-from reactivex.disposable import SingleAssignmentDisposable
 
 from rxflow._prices import estimate_cost
-from rxflow._streaming import stopping
+from rxflow._streaming import Holder, stopping
 from rxflow.operators._core import (
     CallTracker,
     OpenCall,
@@ -81,8 +80,8 @@ def limit_spending(
     def operator(source: Observable[Any]) -> Observable[Any]:
         def subscribe(observer: ObserverBase[Any], subscribed: SchedulerBase | None = None) -> DisposableBase:
             account = _Account(observer, limit, create_meter(), create_error if on_limit == "error" else None)
-            account.running.disposable = source.subscribe(
-                account.on_next, observer.on_error, observer.on_completed, scheduler=subscribed
+            account.running.hold(
+                source.subscribe(account.on_next, observer.on_error, observer.on_completed, scheduler=subscribed)
             )
             return account.running
 
@@ -115,7 +114,7 @@ class _Account:
         meter: Meter,
         create_error: Callable[[float, str], LimitExceeded] | None,
     ) -> None:
-        self.running = SingleAssignmentDisposable()
+        self.running = Holder()
         self._observer = observer
         self._emit = observer.on_next
         self._limit = limit

@@ -9,10 +9,10 @@ from typing import Any, TypeVar, cast
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
-from reactivex.disposable import Disposable, SingleAssignmentDisposable
+from reactivex.disposable import Disposable
 
 from rxflow._loops import call_soon, running_loop
-from rxflow._streaming import DEFAULT_STOP_REASON, Border, current_border
+from rxflow._streaming import DEFAULT_STOP_REASON, Border, Holder, current_border
 from rxflow._text import in_words
 from rxflow.operators._core import add_context, through
 from rxflow.operators._core.log_writer import LogWriter
@@ -74,7 +74,7 @@ class _Logged:
 
     def __init__(self, log: Log, run_id: str, observer: ObserverBase[Any]) -> None:
         self._observer = observer
-        self._running = SingleAssignmentDisposable()
+        self._running = Holder()
         self._loop = running_loop()
         self._is_disposed = False
         self._source_error: Exception | None = None
@@ -87,8 +87,8 @@ class _Logged:
         )
 
     def begin(self, source: Observable[Any], scheduler: SchedulerBase | None) -> DisposableBase:
-        self._running.disposable = source.subscribe(
-            self._on_next, self._on_error, partial(self._finish, None), scheduler=scheduler
+        self._running.hold(
+            source.subscribe(self._on_next, self._on_error, partial(self._finish, None), scheduler=scheduler)
         )
         return Disposable(self._dispose)
 

@@ -11,10 +11,11 @@ from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, cast, get_args
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
-from reactivex.disposable import Disposable, SingleAssignmentDisposable
+from reactivex.disposable import Disposable
 from reactivex.scheduler import EventLoopScheduler, ImmediateScheduler, TrampolineScheduler, VirtualTimeScheduler
 
 from rxflow._loops import LoopScheduler, get_loop, report_error, running_loop
+from rxflow._streaming import Holder
 from rxflow.operators._core import (
     check_choice,
     check_count,
@@ -95,8 +96,8 @@ def overflow(
     def operator(source: Observable[T]) -> Observable[T]:
         def subscribe(observer: ObserverBase[T], subscribed: SchedulerBase | None = None) -> DisposableBase:
             queue = _Queue(observer, limit, policy, scheduler or subscribed or running_loop())
-            queue.running.disposable = source.subscribe(
-                queue.on_next, queue.on_error, queue.on_completed, scheduler=subscribed
+            queue.running.hold(
+                source.subscribe(queue.on_next, queue.on_error, queue.on_completed, scheduler=subscribed)
             )
             return Disposable(queue.dispose)
 
@@ -134,7 +135,7 @@ class _Queue:
     """The queue of one subscription. The lock is never held while users' code runs."""
 
     def __init__(self, observer: ObserverBase[Any], limit: int, policy: Policy, scheduler: Scheduler | None) -> None:
-        self.running = SingleAssignmentDisposable()
+        self.running = Holder()
         self._observer: ObserverBase[Any] | None = observer
         self._limit = limit
         self._makes_room = {

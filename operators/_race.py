@@ -11,9 +11,8 @@ from typing import Any, TypeVar, cast
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
-from reactivex.disposable import CompositeDisposable, SingleAssignmentDisposable
 
-from rxflow._streaming import Border, EventStream, current_border, stopping
+from rxflow._streaming import Border, EventStream, Holder, Owned, current_border, stopping
 from rxflow.operators._core import Adding, OpenSpans, create_join, is_content, through
 
 U = TypeVar("U")
@@ -101,10 +100,10 @@ class _Race:
             self.declare_winner(runners[0])
         for source, runner in zip(sources, runners, strict=True):
             if runner in self._running:
-                runner.subscription.disposable = source.subscribe(
-                    runner.on_next, runner.on_error, runner.on_completed, scheduler=scheduler
+                runner.subscription.hold(
+                    source.subscribe(runner.on_next, runner.on_error, runner.on_completed, scheduler=scheduler)
                 )
-        return CompositeDisposable(*(runner.subscription for runner in runners))
+        return Owned(*(runner.subscription for runner in runners))
 
     def admit(self, item: object) -> object:
         """Return the item with its ``seq``. Held items have no ``seq``, because they may be dropped."""
@@ -173,7 +172,7 @@ class _Runner:
     __slots__ = ("_emit", "_held", "_observer", "_race", "subscription")
 
     def __init__(self, race: _Race, observer: ObserverBase[Any]) -> None:
-        self.subscription = SingleAssignmentDisposable()
+        self.subscription = Holder()
         self._held: deque[tuple[int, object]] = deque(maxlen=_MAX_HELD_EVENTS)
         self._race = race
         self._observer = observer

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
-from reactivex.disposable import Disposable, SingleAssignmentDisposable
+from reactivex.disposable import Disposable
 
+from rxflow._streaming import Holder
 from rxflow.operators._core import HEADER, AnyPath, check_path, encode_end, encode_item, start_stopwatch, through
 from rxflow.types import StreamChunk
 
@@ -66,8 +67,8 @@ def record(path: AnyPath, *, scheduler: SchedulerBase | None = None) -> Callable
             except OSError as error:
                 observer.on_error(error)
                 return Disposable()
-            recorder.running.disposable = source.subscribe(
-                recorder.on_next, recorder.on_error, recorder.on_completed, scheduler=subscribed
+            recorder.running.hold(
+                source.subscribe(recorder.on_next, recorder.on_error, recorder.on_completed, scheduler=subscribed)
             )
             return Disposable(recorder.dispose)
 
@@ -80,7 +81,7 @@ class _Recorder:
     """Writes the file of one subscription. A lock guards the file, because any thread may dispose the subscription."""
 
     def __init__(self, path: Path, observer: ObserverBase[Any], read: Callable[[], float]) -> None:
-        self.running = SingleAssignmentDisposable()
+        self.running = Holder()
         self._observer = observer
         self._emit = observer.on_next
         self._read = read

@@ -9,11 +9,11 @@ from typing import Any, Literal, cast
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
-from reactivex.disposable import SerialDisposable, SingleAssignmentDisposable
+from reactivex.disposable import SerialDisposable
 from reactivex.typing import RelativeTime
 
 from rxflow._loops import Once, running_loop
-from rxflow._streaming import find_stamp
+from rxflow._streaming import Holder, find_stamp
 from rxflow.operators._core import (
     Adding,
     Attempts,
@@ -145,10 +145,12 @@ class _Retrying:
         while self._is_due and not self.current.is_disposed and self._beginning.take():
             if self._is_due:  # False if another thread began the attempt before this thread took the token
                 self._is_due = False
-                attempt = SingleAssignmentDisposable()
+                attempt = Holder()
                 self.current.disposable = attempt
-                attempt.disposable = self._source.subscribe(
-                    self._on_next, self._on_error, self._observer.on_completed, scheduler=self._subscribed
+                attempt.hold(
+                    self._source.subscribe(
+                        self._on_next, self._on_error, self._observer.on_completed, scheduler=self._subscribed
+                    )
                 )
             self._beginning.give_back()
 

@@ -11,12 +11,12 @@ from typing import Any, Literal, TypeVar, cast
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
-from reactivex.disposable import Disposable, SerialDisposable, SingleAssignmentDisposable
+from reactivex.disposable import Disposable, SerialDisposable
 from reactivex.scheduler import CurrentThreadScheduler, TimeoutScheduler
 from reactivex.typing import RelativeTime
 
 from rxflow._loops import LoopScheduler, get_loop, report_error, running_loop
-from rxflow._streaming import Log, LogReader
+from rxflow._streaming import Holder, Log, LogReader
 from rxflow.operators._core import is_number, use_loop_time
 
 T = TypeVar("T")
@@ -163,12 +163,12 @@ class _Run:
         """
         self.timer = SerialDisposable()
         self.loop: asyncio.AbstractEventLoop | None = None
-        self._subscription = SingleAssignmentDisposable()
+        self._subscription = Holder()
 
     def begin(self, source: Observable[Any], scheduler: SchedulerBase | None) -> None:
         self.loop = running_loop()
-        self._subscription.disposable = source.subscribe(
-            self._on_next, self._end, lambda: self._end(None), scheduler=scheduler
+        self._subscription.hold(
+            source.subscribe(self._on_next, self._end, lambda: self._end(None), scheduler=scheduler)
         )
 
     def cancel(self) -> None:

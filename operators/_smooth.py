@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
-from reactivex.disposable import CompositeDisposable, SerialDisposable
+from reactivex.disposable import SerialDisposable
 from reactivex.typing import RelativeTime
 
+from rxflow._streaming import Owned
 from rxflow.operators._core import (
     CallQueues,
     Characters,
@@ -68,7 +69,7 @@ def smooth(
         ) -> DisposableBase:
             pace = _Pace(rate, catch_up_s, clock, observer)
             running = source.subscribe(pace.on_next, pace.on_error, pace.on_completed, scheduler=subscribed)
-            return CompositeDisposable(pace.timer, running)
+            return Owned(pace.timer, running)
 
         return create_timed("smooth", scheduler, subscribe)
 

@@ -331,7 +331,7 @@ def _gathering(function: _Function) -> _Function:
 
 
 async def _finish(result: Any) -> Any:
-    if inspect.isawaitable(result):
+    while inspect.isawaitable(result):  # an async function may return what it has not awaited
         result = await result
     if inspect.isasyncgen(result):
         async with aclosing(result) as items:
@@ -351,10 +351,10 @@ def _close_unstarted(finishing: Coroutine[Any, Any, Any]) -> None:
 
 async def call_from_async(call: Callable[[], Any], *, is_async: bool) -> Any:
     """Await ``call()`` if ``is_async``; otherwise, use a worker thread. A cancellation does not wait for the thread."""
-    if is_async:
-        return await call()
-    result = await off_the_loop(call)
-    return await result if inspect.isawaitable(result) else result
+    result = await call() if is_async else await off_the_loop(call)
+    while inspect.isawaitable(result):
+        result = await result
+    return result
 
 
 @overload

@@ -88,6 +88,9 @@ class Needy(Flow):
 
 crew = crew_of(LLM("rxflow/demo"))
 number = 42
+
+def count():
+    return 42
 """
 
 ALONE = """
@@ -101,7 +104,12 @@ class Only(Flow):
 """
 
 CREWS = """
+from alone import Only
+from rxflow import project
 from rxflow.project import CrewBase, crew
+
+NAME = "Team"
+only = Only()
 
 @CrewBase
 class Team:
@@ -118,6 +126,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "script.py").write_text("import sys\n\nsys.exit(3)\n", encoding="utf-8")
     (tmp_path / "broken.py").write_text("import trips\n\nx = 1 / 0\n", encoding="utf-8")
     (tmp_path / "alone.py").write_text(ALONE, encoding="utf-8")
+    (tmp_path / "torn.cassette").write_text('{"cassette": "rxflow", "version": 1}\n?\n', encoding="utf-8")
     (tmp_path / "crews.py").write_text(CREWS, encoding="utf-8")
     for name, code in (("divided", "x = 1 / 0"), ("lacking", "import tea"), ("leaving", "raise SystemExit(3)")):
         (tmp_path / name).mkdir()
@@ -278,7 +287,7 @@ def test_a_person_who_does_not_answer_leaves_the_run_paused(folder: Path, store:
 def answered_elsewhere(run_id: str) -> str:
     return (
         f"run {run_id} is paused until its question is answered: rxflow runs show {run_id} shows it, "
-        "and the page of rxflow serve with the same --store takes the answer"
+        f"and rxflow runs resume {run_id} takes the answer (without a terminal: with --answer TEXT)"
     )
 
 
@@ -312,8 +321,20 @@ def test_without_a_key_one_line_says_which_variable_it_wants(folder: Path) -> No
             ["run", "trips:xyz"],
             "trips has no 'xyz'; it has Asking, Curious, Failing, Hung, Needy, Plain, Provided, Trip, Waiting, crew",
         ),
-        (["run", "trips:number"], "trips:number is a int, not a flow or a crew"),
-        (["run", "trips:State"], "trips:State is a State, not a flow or a crew"),
+        (["run", "trips:number"], "trips:number is an int, not a flow or a crew"),
+        (["run", "trips:State"], "trips:State is a subclass of BaseModel, not a flow or a crew"),
+        (["run", "trips:count"], "trips:count returns an int, not a flow or a crew"),
+        (["serve", "trips:State"], "trips:State is a subclass of BaseModel, not a flow class"),
+        (["serve", "trips:count"], "trips:count is a function, not a flow class"),
+        (["serve", "trips:crew"], "trips:crew is a Crew, not a flow class"),
+        (["serve", "trips:number"], "trips:number is an int, not a flow class"),
+        (["serve", "crews:project"], "crews:project is a module, not a flow class"),
+        (["serve", "crews:Team"], "crews:Team is a crew class, not a flow class"),
+        (["serve", "crews:NAME"], "crews:NAME is a str, not a flow class"),
+        (["serve", "crews:only"], "crews:only is a flow; each run needs a flow of its own, so name its class, Only"),
+        (["run", "trips.Trip"], "there is no module 'trips.Trip'; did you mean trips:Trip?"),
+        (["serve", "trips.Trip"], "there is no module 'trips.Trip'; did you mean trips:Trip?"),
+        (["run", "trips.Tripp"], "there is no module 'trips.Tripp', neither in {folder} nor installed"),
         (["run", "trips.py:Trip"], "'trips.py' is a file; name the module, trips:Trip"),
         (["run", "trips:"], "'trips:' is not MODULE:NAME, for example trips:Trip"),
         (
@@ -329,7 +350,7 @@ def test_without_a_key_one_line_says_which_variable_it_wants(folder: Path) -> No
         (["run", "leaving.flow:Trip"], "importing leaving.flow failed: it ends the program (SystemExit: 3); "),
         (["run", "trips.flow:Trip"], "there is no module 'trips.flow', neither in {folder} nor installed"),
         (["run", ".trips:Trip"], "'.trips' is a relative name; name the module from the current folder"),
-        (["run", "crews:Team"], "crews:Team cannot be created: RuntimeError: no tea (crews.py, line 8)"),
+        (["run", "crews:Team"], "crews:Team cannot be created: RuntimeError: no tea (crews.py, line 13)"),
         (["run", "trips:Needy"], "trips:Needy cannot be created: TypeError: "),
         (["run", "script:Trip"], "importing script failed: it ends the program (SystemExit: 3); let it do so only if "),
         (["run", "trips:Trip", "-i", "tpic=a"], "the state State has no field 'tpic'; did you mean 'topic'?"),
@@ -338,6 +359,30 @@ def test_without_a_key_one_line_says_which_variable_it_wants(folder: Path) -> No
         (["run", "trips:Trip", "-i", "days:=many"], "--input 'days' is not JSON: "),
         (["run", "trips:Trip", "-i", "days=1", "-i", "days=2"], "--input 'days' is given twice"),
         (["run", "trips:Trip", "--json", "--text"], "--json and --text cannot be used together"),
+        (
+            ["run", "trips:Trip", "--store", "runs.db"],
+            "--store 'runs.db' is not the URL of a store; write sqlite:///ru",
+        ),
+        (
+            ["run", "trips:Trip", "--store", "/a/b.db"],
+            "--store '/a/b.db' is not the URL of a store; write sqlite:////a",
+        ),
+        (
+            ["serve", "trips:Trip", "--store", "sqlite://a.db"],
+            "--store 'sqlite://a.db' is not the URL of a store; write",
+        ),
+        (
+            ["runs", "list", "--store", "runs.db"],
+            "--store 'runs.db' is not the URL of a store; write sqlite:///runs.db\n",
+        ),
+        (
+            ["runs", "list", "--store", "postgres://a"],
+            "--store 'postgres://a' is not the URL of a store, such as sqlite:///runs.db or redis://host:6379/0",
+        ),
+        (["runs", "list", "--store", "sqlite:///"], "--store 'sqlite:///' is not the URL of a store, such as sqlite:"),
+        (["serve", "trips:Trip", "--cluster", "auto"], "--cluster needs a store that all its machines can reach, such"),
+        (["replay", "trips.py"], "trips.py, line 1: not JSON"),
+        (["replay", "torn.cassette"], "torn.cassette, line 2: not JSON"),
         (["replay", "no.cassette"], "there is no file 'no.cassette'"),
         (["replay", "trips.py", "--speed", "0"], "from_cassette(speed) must be a number above 0"),
         (["plot", "trips:crew"], "trips:crew is a Crew; only a flow has a graph to draw"),
@@ -356,7 +401,7 @@ def test_a_mistake_is_one_line_and_nothing_runs(folder: Path, arguments: list[st
     code, out, errors = rxflow(folder, *arguments)
     assert (code, out) == (2, "")
     (line,) = errors.splitlines()
-    assert line.startswith(f"rxflow: {said.format(folder=folder)}")
+    assert f"{line}\n".startswith(f"rxflow: {said.format(folder=folder)}")
     assert [path for path in sorted(folder.iterdir()) if path.name != "__pycache__"] == before
 
 
@@ -523,7 +568,7 @@ def test_a_run_in_a_store_is_listed_shown_and_followed_from_other_processes(fold
     assert rxflow(folder, "runs", "list") == (
         2,
         "",
-        "rxflow: there is no store 'sqlite:///runs.db': rxflow run --store creates one\n",
+        "rxflow: there is no store 'sqlite:///runs.db': rxflow run MODULE:NAME --store sqlite:///runs.db creates one\n",
     )
     store = {"RXFLOW_STORE": "sqlite:///runs.db"}
     code, out, _ = start(folder, "run", "trips:Trip", "--store", store["RXFLOW_STORE"], "--plain", "-i", "topic=tides")
@@ -539,7 +584,10 @@ def test_a_run_in_a_store_is_listed_shown_and_followed_from_other_processes(fold
     assert (code, errors) == (0, "")
     assert followed.splitlines()[:-1] == out.splitlines()[:-1]
     assert rxflow(folder, "runs", "cancel", run_id, **store)[2] == f"rxflow: run {run_id} is already completed\n"
-    assert rxflow(folder, "runs", "show", "xyz", **store)[2] == "rxflow: there is no run 'xyz'\n"
+    assert (
+        rxflow(folder, "runs", "show", "xyz", **store)[2]
+        == "rxflow: there is no run 'xyz': rxflow runs list lists the runs\n"
+    )
     assert rxflow(folder, "runs", "list", "--status", "gone", **store)[2].startswith(
         "rxflow: there is no status 'gone'"
     )

@@ -339,6 +339,22 @@ class TestUsingOneByHand:
     def test_run_awaits_an_async_tool_where_no_loop_runs(self) -> None:
         assert triple.run(4) == 12
 
+    def test_an_async_tool_may_return_what_it_has_not_awaited(self) -> None:
+        async def work() -> str:
+            return "done"
+
+        async def twice() -> Any:
+            return work()
+
+        @tool
+        async def later() -> Any:
+            """Work later."""
+            return twice()
+
+        assert asyncio.run(later.arun()) == "done"
+        assert later.run() == "done"
+        assert later.format_output_for_agent(asyncio.run(later.ainvoke({}))) == "done"
+
     def test_all_that_is_async_in_one_thread_runs_on_one_loop(self) -> None:
         """A client or a lock that is made once belongs to one loop."""
         loops: list[asyncio.AbstractEventLoop] = []

@@ -10,8 +10,8 @@ from typing import Any, Generic, Protocol, TypeVar
 from pydantic import ValidationError
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
-from reactivex.disposable import SingleAssignmentDisposable
 
+from rxflow._streaming import Holder
 from rxflow.operators._core.in_run import get_namespace, get_span_id, get_speaker, is_content, select
 from rxflow.types import (
     Cancelled,
@@ -183,8 +183,8 @@ def read_calls(make: Callable[[], Reader[U]]) -> Callable[[Observable[Any]], Obs
     def selection(source: Observable[Any]) -> Observable[U]:
         def subscribe(observer: ObserverBase[U], scheduler: SchedulerBase | None = None) -> DisposableBase:
             reading = _Reading(make, observer)
-            reading.subscription.disposable = source.subscribe(
-                reading.on_next, observer.on_error, reading.on_completed, scheduler=scheduler
+            reading.subscription.hold(
+                source.subscribe(reading.on_next, observer.on_error, reading.on_completed, scheduler=scheduler)
             )
             return reading.subscription
 
@@ -206,7 +206,7 @@ class _Reading:
     """One subscription of ``read_calls``."""
 
     def __init__(self, make: Callable[[], Reader[Any]], observer: ObserverBase[Any]) -> None:
-        self.subscription = SingleAssignmentDisposable()
+        self.subscription = Holder()
         self._make = make
         self._observer = observer
         self._emit = observer.on_next

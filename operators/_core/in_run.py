@@ -9,9 +9,8 @@ from typing import Any, Protocol, TypeAlias, TypeVar, overload
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
-from reactivex.disposable import SingleAssignmentDisposable
 
-from rxflow._streaming import Border, EventStream, everything, past
+from rxflow._streaming import Border, EventStream, Holder, everything, past
 from rxflow.types import (
     Happened,
     LLMRetrying,
@@ -314,7 +313,7 @@ def convert_to_events(other: Observable[Any], border: Border | None) -> Observab
     admit = _leave_item if border is None or is_joined else border.admit
 
     def subscribe(observer: ObserverBase[Any], scheduler: SchedulerBase | None = None) -> DisposableBase:
-        running = SingleAssignmentDisposable()
+        running = Holder()
 
         def on_next(item: object) -> None:
             # An exception of a later operator must not reach the border of the other run. The other run would treat the
@@ -326,7 +325,7 @@ def convert_to_events(other: Observable[Any], border: Border | None) -> Observab
                 observer.on_error(error)
 
         joined = events if border is None or run is None else run.build_at(border)
-        running.disposable = joined.subscribe(on_next, observer.on_error, observer.on_completed, scheduler=scheduler)
+        running.hold(joined.subscribe(on_next, observer.on_error, observer.on_completed, scheduler=scheduler))
         return running
 
     return Observable(subscribe)

@@ -11,8 +11,9 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
-from reactivex.disposable import CompositeDisposable, Disposable, RefCountDisposable, SingleAssignmentDisposable
+from reactivex.disposable import Disposable, RefCountDisposable
 
+from rxflow._streaming import Cleanup, Holder, Owned
 from rxflow.operators._core.in_run import Selection, only, reselect, through
 from rxflow.types import (
     Cancelled,
@@ -191,9 +192,7 @@ def divide_by(label: Label) -> Callable[[Observable[T]], Observable[Lane[T]]]:
     def division(source: Observable[Any]) -> Observable[Lane[Any]]:
         def subscribe(observer: ObserverBase[Lane[Any]], scheduler: SchedulerBase | None = None) -> DisposableBase:
             lanes = _Lanes(label, observer)
-            lanes.running.disposable = source.subscribe(
-                lanes.on_next, lanes.on_error, lanes.on_completed, scheduler=scheduler
-            )
+            lanes.running.hold(source.subscribe(lanes.on_next, lanes.on_error, lanes.on_completed, scheduler=scheduler))
             return lanes.in_use
 
         return Observable(subscribe)
@@ -205,8 +204,8 @@ class _Lanes:
     """The lanes of one subscription."""
 
     def __init__(self, label: Label, observer: ObserverBase[Lane[Any]]) -> None:
-        self.running = SingleAssignmentDisposable()
-        self.in_use = RefCountDisposable(CompositeDisposable(self.running, Disposable(self._abandon)))
+        self.running = Holder()
+        self.in_use = RefCountDisposable(Owned(self.running, Cleanup(self._abandon)))
         self._label = label
         self._read_key = label.create_reader()
         self._observer = observer
@@ -313,7 +312,7 @@ class _Items:
             )
             return Disposable()
         self._is_taken = True
-        subscription = CompositeDisposable(Disposable(self._leave), self._in_use.disposable)
+        subscription = Owned(Cleanup(self._leave), self._in_use.disposable)
         try:
             while self._kept:  # items that arrive during this loop are added at the end
                 reader.on_next(self._kept.popleft())

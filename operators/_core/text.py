@@ -14,8 +14,8 @@ from typing import Any, Protocol, TypeVar, cast
 
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
-from reactivex.disposable import SingleAssignmentDisposable
 
+from rxflow._streaming import Holder
 from rxflow.operators._core.calls import CallTracker, OpenCall
 from rxflow.operators._core.in_run import add_context, get_span_id, get_text, replace_text, through
 from rxflow.types import Cancelled, Failed, Finished, LLMStarted, Retracted
@@ -106,7 +106,7 @@ class Voices:
     """
 
     def __init__(self, make: Callable[[], Shaper], observer: ObserverBase[Any]) -> None:
-        self.subscription = SingleAssignmentDisposable()
+        self.subscription = Holder()
         self.voices: CallTracker[Voice] = CallTracker()
         self._make = make
         self._observer = observer
@@ -116,9 +116,7 @@ class Voices:
 
     def subscribe_to(self, source: Observable[Any], scheduler: SchedulerBase | None) -> DisposableBase:
         """Subscribe to ``source``, and shape its text."""
-        self.subscription.disposable = source.subscribe(
-            self.on_next, self.on_error, self.on_completed, scheduler=scheduler
-        )
+        self.subscription.hold(source.subscribe(self.on_next, self.on_error, self.on_completed, scheduler=scheduler))
         return self.subscription
 
     def on_next(self, item: object) -> None:

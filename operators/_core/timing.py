@@ -121,7 +121,7 @@ def start_stopwatch(given: SchedulerBase | None, subscribed: SchedulerBase | Non
     return lambda: read() - started
 
 
-class SilenceWatch:
+class SilenceWatch(DisposableBase):
     """Calls ``ring`` at regular intervals while a stream is silent.
 
     Each item begins a new silence. ``ring`` is called when the silence has lasted ``seconds``, twice ``seconds``, and

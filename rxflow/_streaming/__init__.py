@@ -18,6 +18,12 @@ from rxflow._streaming.bridge import (
 from rxflow._streaming.console import ConsoleProvider, has_console, log_events
 from rxflow._streaming.emitter import Emitter, ambient, current_emitter, emit, in_thread, report_progress
 from rxflow._streaming.frames import AsyncStreamSession, Framing, StreamSession
+from rxflow._streaming.inbox import (
+    WORDS_SCHEMA,
+    Inbox,
+    check_answer,
+    require_words,
+)
 from rxflow._streaming.journal import (
     Done,
     Journal,
@@ -26,7 +32,6 @@ from rxflow._streaming.journal import (
     drop_retracted,
     hash_tool,
     is_repeated,
-    retract_all,
 )
 from rxflow._streaming.kickoff import Last, await_blocking, run_async, run_blocking
 from rxflow._streaming.log import Log, LogReader
@@ -40,19 +45,18 @@ from rxflow._streaming.output import (
     read_out,
 )
 from rxflow._streaming.questions import (
-    Inbox,
     Question,
     Who,
     adapt_provider,
     answerer_of,
     ask,
     asking,
-    check_answer,
     end_with_pause,
     find_answer,
 )
 from rxflow._streaming.scope import (
     DEFAULT_STOP_REASON,
+    UNANSWERED,
     Answerer,
     Cleanup,
     Holder,
@@ -68,7 +72,9 @@ from rxflow._streaming.scope import (
 
 __all__ = [
     "DEFAULT_STOP_REASON",
+    "UNANSWERED",
     "WAITS",
+    "WORDS_SCHEMA",
     "Accompanying",
     "AgentStreamingOutput",
     "Answerer",
@@ -134,7 +140,7 @@ __all__ = [
     "read_out",
     "replace_stray_cancellation",
     "report_progress",
-    "retract_all",
+    "require_words",
     "run_async",
     "run_blocking",
     "stopping",

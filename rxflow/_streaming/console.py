@@ -240,7 +240,8 @@ class ConsoleProvider:
 
         flow.observe().pipe(ops.answer_with(ConsoleProvider()))
 
-    The next line that is typed is the answer. For a review, an empty line accepts the result. For an approval, ``y``
+    The next line that is typed is the answer. For a review, an empty line accepts the result, or selects the default
+    label. If a label must be selected, and there is no default, an empty line does not fit. For an approval, ``y``
     allows the tool call, ``n`` refuses it (a reason may follow), and a JSON object allows it with other arguments. If
     the line does not fit the question, the question is asked again, with the reason. At the end of the input, the
     question gets no answer. With ``verbose=False``, only the message of the question is shown.
@@ -272,6 +273,8 @@ def show_request(request: InputRequested) -> str:
         case "feedback":
             lines += [str(request.arguments.get("output", "")), ""]
             hint = "(Press Enter to skip, or type your feedback)"
+            if "pattern" in request.response_schema:  # an empty answer selects no label
+                hint = "(Type one of these, or your feedback)"
         case "approval":
             lines += [f"{name} = {value!r}" for name, value in request.arguments.items()]
             hint = "(y to allow, n and why to refuse, or other arguments as JSON)"

@@ -194,11 +194,12 @@ class Emitter:
         """Call a function of users' code, and return its result.
 
         A coroutine function runs on the loop. Any other function runs in its own thread, with the caller's context. If
-        another thread disposes the leaf before the function starts, the function is not called.
+        another thread disposes the leaf before the function starts, the function is not called. If the function returns
+        a coroutine, for example because of a forgotten ``await``, the coroutine is awaited.
         """
         self.require_open()
         if is_async(function):
-            return await cast(Coroutine[Any, Any, Any], function(*args, **kwargs))
+            return await await_result(function(*args, **kwargs))
 
         def call() -> Any:
             self.require_open()
@@ -212,9 +213,15 @@ class Emitter:
             # new run after the leaf's end.
             self.is_cancelled = True
             raise
-        # A lambda may return a coroutine, and only the result shows this. asyncio.iscoroutine() cannot be used: in
-        # Python 3.11 it is also True for generators, which are ordinary results.
-        return await cast(Coroutine[Any, Any, Any], result) if isinstance(result, Coroutine) else result
+        return await await_result(result)
+
+
+async def await_result(returned: Any) -> Any:
+    """Await ``returned`` if it is a coroutine, and again if the result is a coroutine. Return the last result."""
+    # asyncio.iscoroutine() cannot be used: in Python 3.11 it is also True for generators, which are ordinary results.
+    while isinstance(returned, Coroutine):
+        returned = await cast(Coroutine[Any, Any, Any], returned)
+    return returned
 
 
 def require_not_cancelled() -> None:

@@ -293,6 +293,9 @@ class _Reader:
 
     def _read_question(self, event: e.InputRequested, step: Step) -> None:
         if event.replayed:
+            if event.request_id in self._questions:  # if it had an answer, the answer did not fit
+                step, asked = self._questions[event.request_id]
+                self._questions[event.request_id] = step, replace(asked, received=None)
             return
         self._questions[event.request_id] = step, Asked(event, None)
         tool = self._tools.get((event.origin.span_id, event.tool_id))
@@ -304,6 +307,7 @@ class _Reader:
             return
         step, asked = self._questions[event.request_id]
         self._questions[event.request_id] = step, replace(asked, received=event)
+        # An answer that was recorded before the run was resumed has no span. The tool then still waits.
         tool = self._tools.get((event.origin.span_id, asked.request.tool_id))
         if tool is not None:
             tool.is_waiting = False
@@ -378,33 +382,11 @@ class _Reader:
                 self.next_span = max(self.next_span, int(number) + 1)
 
 
-def retract_all(past: Iterable[Event], error: Exception) -> e.Retracted:
-    """Return the event that retracts all text so far, for a run that starts again from the beginning.
-
-    The origin of the event is empty, because the event belongs to no flow, method or task.
-    """
-    attempts, spans, calls = {0: None}, dict[str, None](), dict[str, None]()
-    for event in past:
-        if isinstance(event, StreamChunk | e.ReasoningChunk):
-            labels = event if isinstance(event, StreamChunk) else event.origin
-            attempts[labels.attempt] = None
-            spans[labels.span_id] = None
-            calls[labels.llm_call_id] = None
-    names = tuple(name for name in spans if name)
-    return e.Retracted(
-        origin=Origin(),
-        attempts=tuple(attempts),
-        error=error,
-        span_ids=names if len(names) == len(spans) else (),
-        llm_call_ids=tuple(name for name in calls if name),
-    )
-
-
 def drop_retracted(past: Iterable[Event]) -> list[Event]:
     """Return the events since the last restart of the run. If there was no restart, return all events.
 
-    Each restart emits the event that :func:`retract_all` returns. If there was a restart, the result begins with the
-    event of the last restart.
+    Each restart emits a Retracted event with an empty origin. If there was a restart, the result begins with the event
+    of the last restart.
     """
     current: list[Event] = []
     for event in past:

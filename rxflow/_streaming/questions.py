@@ -9,21 +9,18 @@ emitted. If the time for the answer runs out, the answer is None. If nobody has 
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib import import_module
 from inspect import isawaitable
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
 from uuid import uuid4
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import to_jsonable_python
 from reactivex import Observable, Observer
 from reactivex.abc import ObserverBase
 
-from rxflow._loops import LoopScheduler, call_soon, fail_future
+from rxflow._loops import LoopScheduler, dispose_safely, fail_future
 from rxflow._streaming.bridge import Unanswered, from_coroutine, on_loop
 from rxflow._streaming.console import ConsoleProvider, has_console, is_input_replaced
 from rxflow._streaming.emitter import Emitter, in_thread, is_async
@@ -127,8 +124,14 @@ async def ask(
     if asked is None and not is_needed:
         return None
     if asked is not None and asked.received is not None:
-        emitter.on_next(replace(asked.received, origin=emitter.origin, replayed=True))
-        return None if asked.received.value is None else question.validate(request, asked.received.value)
+        try:
+            value = None if asked.received.value is None else question.validate(request, asked.received.value)
+        except ValueError:
+            # The journal forgets the answer. Otherwise the run would fail in the same way each time it is resumed.
+            emitter.on_next(replace(asked.request, origin=emitter.origin, replayed=True))
+            raise
+        emitter.on_next(replace(asked.received, origin=emitter.origin, value=value, replayed=True))
+        return value
     seconds = question.timeout
     if journal is not None and asked is not None:
         request = asked.request
@@ -243,10 +246,8 @@ class _Calling(Answerer):
                 answer: Any = await self._function(request)
             else:
                 answer = await in_thread(lambda: self._function(request), name="answer")
-            if isinstance(answer, Observable):
-                return await _read(cast(Observable[Any], answer))
-            if isawaitable(answer):
-                answer = await answer
+            while isawaitable(answer):  # also True for Observables
+                answer = await (_read(answer) if isinstance(answer, Observable) else answer)
         except HumanFeedbackPending:
             raise Unanswered((request,)) from None
         if isinstance(answer, InputResponse):
@@ -313,104 +314,7 @@ async def _read(source: Observable[Any]) -> Any:
     try:
         return await done
     finally:
-        subscription.dispose()
-
-
-class Inbox(Answerer):
-    """Holds open questions until the program answers them, for example from a page, a bot or another thread. ::
-
-        inbox = Inbox()
-        output = flow.observe().pipe(ops.answer_with(inbox), ops.to_output())
-        ...
-        for request in inbox.pending:
-            inbox.answer(request.request_id, "yes")
-
-    A question is open until it is answered or declined, its time runs out, or the run ends. Any thread may use
-    :attr:`pending`, :meth:`answer` and :meth:`decline`.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._open: dict[str, _Open] = {}
-
-    @property
-    def pending(self) -> tuple[InputRequested, ...]:
-        """The open questions, oldest first."""
-        with self._lock:
-            return tuple(each.request for each in self._open.values() if not each.answers)
-
-    def answer(self, request_id: str, value: Any) -> None:
-        """Answer a question.
-
-        Raises:
-            LookupError: the question is not open. It is unknown here, was answered or declined, or its time ran out.
-            ValueError: the answer does not fit the schema of the question. The question stays open.
-        """
-        check_answer(self._look_up(request_id).request, value)
-        self._settle(request_id, value)
-
-    def decline(self, request_id: str) -> None:
-        """Leave a question to the next answerer, or to the console. If nobody answers, the run pauses.
-
-        Raises:
-            LookupError: the question is not open. The causes are those of :meth:`answer`.
-        """
-        self._settle(request_id, UNANSWERED)
-
-    def expect(self, request: InputRequested) -> None:
-        with self._lock:
-            self._open.setdefault(request.request_id, _Open(request))
-
-    async def find_answer(self, request: InputRequested) -> Any:
-        self.expect(request)
-        told = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        with self._lock:
-            waiting = self._open[request.request_id]
-            waiting.tell = lambda: call_soon(loop, told.set)
-        if not waiting.answers:
-            await told.wait()
-        return waiting.answers[0]
-
-    def forget(self, request: InputRequested) -> None:
-        with self._lock:
-            self._open.pop(request.request_id, None)
-
-    def _look_up(self, request_id: str) -> _Open:
-        with self._lock:
-            waiting = self._open.get(request_id)
-        if waiting is None or waiting.answers:
-            raise LookupError(
-                f"no question {request_id!r} waits for an answer: it is not known here, was answered, or has expired"
-            )
-        return waiting
-
-    def _settle(self, request_id: str, value: Any) -> None:
-        waiting = self._look_up(request_id)
-        with self._lock:
-            waiting.answers.append(value)  # if two threads answer at once, there are two answers, and the first counts
-            tell = waiting.tell
-        tell()
-
-
-@dataclass(slots=True)
-class _Open:
-    """A question in an inbox. The answer may come before the run waits for the answer."""
-
-    request: InputRequested
-    answers: list[Any] = field(default_factory=list[Any])
-    tell: Callable[[], object] = field(default=lambda: None)
-
-
-def check_answer(request: InputRequested, value: object) -> None:
-    """Raise ValueError if ``value`` does not fit the schema of the question ``request``."""
-    # Import jsonschema late, because most programs do not need it. They answer with functions, and Question.validate()
-    # checks the answers of functions.
-    jsonschema: Any = import_module("jsonschema")
-    try:
-        jsonschema.validate(to_jsonable_python(value, fallback=str), dict(request.response_schema))
-    except jsonschema.ValidationError as error:
-        raise ValueError(f"the answer to {request.message!r} does not fit: {error.message}") from error
+        dispose_safely(subscription)
 
 
 def asking(scope: Scope, question: Question[Any], before: Callable[[Emitter], Awaitable[None]] | None = None) -> Any:

@@ -63,6 +63,7 @@ def connect(source: Observable[T], observer: ObserverBase[T], scheduler: Schedul
 class Holder(DisposableBase):
     """Holds one subscription, which may be set later. ``dispose`` may be called from any thread.
 
+    An error of a dispose action is reported, so code that disposes and then gives its terminal always gives it.
     No lock is needed. :meth:`hold` first stores the subscription, then reads ``is_disposed``. :meth:`dispose` first
     sets ``is_disposed``, then reads the subscription. So if both methods run at once, at least one of them disposes the
     subscription. If both do, the second disposal has no effect.
@@ -93,6 +94,7 @@ class Holder(DisposableBase):
 class Owned(DisposableBase):
     """Objects that are disposed together with their owner. ``dispose`` may be called from any thread.
 
+    The objects are disposed in order. If one of them raises, the error is reported, and the rest is still disposed.
     No lock is needed, for the same reason as in :class:`Holder`.
     """
 
@@ -430,10 +432,7 @@ class RunHandle(Holder):
         return None
 
     def join(self, timeout: float) -> None:
-        """Wait up to ``timeout`` seconds until nothing of the run is left.
-
-        Return at once if no loop thread was chosen for the run.
-        """
+        """Wait up to ``timeout`` seconds until nothing of the run is left, but not if no loop thread was chosen."""
 
     def pause(self) -> _hooks.Pause | None:
         """Return an object that reports one wait of this thread to the run's loop; None if the loop need not know.

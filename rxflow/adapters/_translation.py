@@ -10,8 +10,8 @@ from typing import Any, Literal, Protocol, TypeVar
 from pydantic_core import from_json
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
-from reactivex.disposable import CompositeDisposable, Disposable
 
+from rxflow._streaming import Cleanup, Owned
 from rxflow.operators._core import select, through
 from rxflow.types import (
     Event,
@@ -154,7 +154,7 @@ def watch(make: Callable[[], Watcher]) -> Callable[[Observable[T]], Observable[T
                 observer.on_completed()
 
             running = source.subscribe(on_next, on_error, on_completed, scheduler=scheduler)
-            return CompositeDisposable(running, Disposable(lambda: close(None, is_disposed=True)))
+            return Owned(running, Cleanup(lambda: close(None, is_disposed=True)))
 
         return Observable(subscribe)
 

@@ -274,12 +274,20 @@ def _read_reply(request: InputRequested, reply: mcp_types.ElicitResult) -> Any:
     if request.kind == "approval" and reply.action != "cancel":
         is_approved = reply.action == "accept" and given.get("approved") is True
         return {"approved": is_approved, "reason": str(given.get("reason") or "")}
-    return given.get("answer") if reply.action == "accept" else None
+    if reply.action != "accept":
+        return None
+    return given.get("words") or given.get("answer") or "" if request.options else given.get("answer")
 
 
 def _form_of(request: InputRequested) -> dict[str, Any]:
-    fields = _APPROVAL if request.kind == "approval" else {"answer": _field_of(request)}
-    return {"type": "object", "properties": fields, "required": [next(iter(fields))]}
+    if request.kind == "approval":
+        return {"type": "object", "properties": _APPROVAL, "required": ["approved"]}
+    answer: dict[str, Any] = {"type": "string", "title": "Answer"}
+    if not request.options:
+        return {"type": "object", "properties": {"answer": answer}, "required": ["answer"]}
+    # A client accepts nothing but the values of an enum. But people may also answer in their own words.
+    fields = {"answer": {**answer, "enum": list(request.options)}, "words": _WORDS}
+    return {"type": "object", "properties": fields}
 
 
 _APPROVAL: dict[str, Any] = {
@@ -289,9 +297,7 @@ _APPROVAL: dict[str, Any] = {
 """The form fields of an approval. MCP allows no nested fields, so the form cannot offer to edit a tool's arguments."""
 
 
-def _field_of(request: InputRequested) -> dict[str, Any]:
-    options = {"enum": list(request.options)} if request.options else {}
-    return {"type": "string", "title": "Answer", **options}
+_WORDS = {"type": "string", "title": "Or in your own words"}
 
 
 def _question_of(request: InputRequested) -> str:

@@ -18,10 +18,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeAlias, cast
 
 from reactivex import Observable
-from reactivex.disposable import SerialDisposable
 
 from rxflow._lazy import extra
-from rxflow._streaming import Framing, on_loop
+from rxflow._streaming import Framing, Holder, on_loop
 from rxflow._text import describe, write_json
 from rxflow.adapters._translation import Translator, translate
 from rxflow.runs import RunReader
@@ -288,7 +287,7 @@ class _ItemFeed:
 
     def __init__(self, items: Observable[Any]) -> None:
         self._items = items
-        self._subscription = SerialDisposable()
+        self._subscription = Holder()
         self.close = self._subscription.dispose
         self._waiting: deque[Any] = deque()
         self._has_come = asyncio.Event()
@@ -296,7 +295,7 @@ class _ItemFeed:
 
     async def read(self) -> AsyncIterator[bytes]:
         source = on_loop(self._items, asyncio.get_running_loop())
-        self._subscription.disposable = source.subscribe(self._take, self._end, self._end)
+        self._subscription.hold(source.subscribe(self._take, self._end, self._end))
         try:
             while self._waiting or not self._ends:
                 await self._has_come.wait()

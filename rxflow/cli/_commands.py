@@ -1,27 +1,23 @@
-"""The commands ``rxflow run``, ``serve``, ``replay``, ``plot``, ``new`` and ``runs``."""
+"""The commands ``rxflow run``, ``serve``, ``replay``, ``plot`` and ``new``."""
 
 from __future__ import annotations
 
-import json
 import os
+import shlex
 import sys
 import webbrowser
-from collections.abc import Generator
-from contextlib import contextmanager
-from datetime import datetime
 from keyword import iskeyword
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import Annotated, Any
 
 from reactivex import Observable
 
 from rxflow import _lazy
 from rxflow._streaming import has_console
-from rxflow._text import in_words, shorten, show_line
 from rxflow.cli._new_project import FILES, TAKEN
-from rxflow.cli._showing import AsJson, AsPlain, AsText, choose_style, end_on_signals, say_paused, show_run
+from rxflow.cli._runs import HANDOVER_S, create_runs, find_asker, runs_app, say_paused
+from rxflow.cli._showing import AsJson, AsPlain, AsText, ShowTraceback, choose_style, end_on_signals, show_run
 from rxflow.cli._targets import (
-    INTERRUPTED,
     check_inputs,
     load_flow_class,
     load_target,
@@ -30,11 +26,6 @@ from rxflow.cli._targets import (
     refuse,
     refuse_on_error,
 )
-from rxflow.screens._lanes import show_error, show_seconds
-
-if TYPE_CHECKING:
-    from rxflow.runs import Head, Run, Runs, Status
-
 
 with _lazy.extra("cli"):
     import typer
@@ -48,137 +39,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-runs_app = typer.Typer(help="List, show, follow and cancel the runs of a store.", no_args_is_help=True)
 app.add_typer(runs_app, name="runs")
-
-StoreName = Annotated[
-    str, typer.Option("--store", envvar="RXFLOW_STORE", help="sqlite:///runs.db, or redis://host:6379/0.")
-]
-RunId = Annotated[str, typer.Argument(metavar="ID", help="The id that rxflow runs list shows, or its beginning.")]
-DEFAULT_STORE = "sqlite:///runs.db"
-_SQLITE = "sqlite:///"
-
-
-@runs_app.command("list")
-def list_runs(
-    store: StoreName = DEFAULT_STORE,
-    status: Annotated[str | None, typer.Option(help="Only runs of this status: running, failed, lost …")] = None,
-) -> None:
-    """List the runs, oldest first."""
-    from rxflow.runs import Status
-
-    known = cast("tuple[Status, ...]", get_args(Status))
-    wanted: Status | None = next((each for each in known if each == status), None)
-    if status is not None and wanted is None:
-        refuse(f"there is no status {status!r}; choose one of {', '.join(known)}")
-    with _open_store(store) as runs:
-        for head in runs.store.list(wanted).result():
-            typer.echo(f"{head.run_id}  {head.status:<9}  {_when(head.begun_at)}  {shorten(head.spec.target) or '-'}")
-
-
-@runs_app.command()
-def show(run_id: RunId, store: StoreName = DEFAULT_STORE) -> None:
-    """Show the status of a run, and its open questions."""
-    with _open_store(store) as runs:
-        run = _find_run(runs, run_id)
-        for name, value in _describe(run.look_up()).items():
-            typer.echo(f"{name:<10} {value}")
-        for request in run.pending():
-            typer.echo(f"{'asks':<10} {shorten(request.message, 200)} ({request.request_id})")
-
-
-@runs_app.command()
-def follow(
-    run_id: RunId,
-    store: StoreName = DEFAULT_STORE,
-    after: Annotated[int, typer.Option(help="Begin after the event with this number.")] = -1,
-    as_json: AsJson = False,
-    as_text: AsText = False,
-    as_plain: AsPlain = False,
-) -> None:
-    """Show a run from its beginning or after an event, then live. Ctrl-C stops following; the run continues."""
-    style = choose_style(as_json=as_json, as_text=as_text, as_plain=as_plain)
-    with _open_store(store) as runs:
-        run = _find_run(runs, run_id)
-        try:
-            show_run(run.events(after), style, paused=say_paused(run.id))
-        except typer.Exit as ended:
-            if ended.exit_code == INTERRUPTED:
-                typer.echo(f"rxflow: the run continues; rxflow runs cancel {run.id} stops it", err=True)
-            raise
-
-
-@runs_app.command()
-def cancel(
-    run_id: RunId,
-    store: StoreName = DEFAULT_STORE,
-    reason: Annotated[str, typer.Option(help="The reason for its readers.")] = "cancelled from the command line",
-) -> None:
-    """Cancel a live or paused run, and close the run's connections to providers. The run may be in another process."""
-    from rxflow.runs import LIVE
-
-    with _open_store(store) as runs:
-        run = _find_run(runs, run_id)
-        before = run.status
-        if before not in (*LIVE, "paused"):
-            refuse(f"run {run.id} is already {before}")
-        run.cancel(reason)
-        typer.echo(f"{run.id} was asked to stop")
-
-
-def _create_runs(store: str | None, **options: Any) -> Runs:
-    from rxflow.runs import Runs  # imported here, because ``rxflow run`` without --store does not need it
-
-    return Runs(store, **options)
-
-
-@contextmanager
-def _open_store(name: str) -> Generator[Runs]:
-    from rxflow.runs import StoreError
-
-    if name.startswith(_SQLITE) and not Path(name.removeprefix(_SQLITE)).is_file():
-        refuse(f"there is no store {name!r}: rxflow run --store creates one")
-    with refuse_on_error():
-        runs = _create_runs(name)
-    try:
-        with runs:
-            yield runs
-    except StoreError as error:
-        refuse(f"the store {name!r} cannot be read: {shorten(in_words(error), 200)}")
-
-
-def _find_run(runs: Runs, run_id: str) -> Run:
-    matching = [run for run in runs.list() if run.id.startswith(run_id)]
-    exact = [run for run in matching if run.id == run_id]
-    if len(exact or matching) != 1:
-        found = ", ".join(run.id for run in matching)
-        refuse(f"{run_id!r} begins several run ids: {found}" if matching else f"there is no run {run_id!r}")
-    return (exact or matching)[0]
-
-
-def _describe(head: Head) -> dict[str, str]:
-    said = {"id": head.run_id, "status": head.status, "target": head.spec.target or "-", "begun": _when(head.begun_at)}
-    if head.spec.inputs:
-        said["inputs"] = show_line(json.dumps(dict(head.spec.inputs), ensure_ascii=False, default=in_words))
-    if head.ended_at is not None:
-        said["ended"] = f"{_when(head.ended_at)}, after {show_seconds(head.ended_at - head.begun_at)}"
-    said["events"] = str(head.last + 1)
-    if head.error is not None:
-        said["error"] = show_error(head.error)
-    if head.reason:
-        said["reason"] = shorten(head.reason, 200)
-    return said
-
-
-def _when(at: float) -> str:
-    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-HANDOVER_S = 60.0
-"""How many seconds a question waits for the console.
-
-If the console is not ready by then, the run is paused, and nobody is asked.
-"""
 
 Target = Annotated[str, typer.Argument(metavar="MODULE:NAME", help="A flow or a crew, for example trips:Trip.")]
 
@@ -212,7 +73,7 @@ def run(
     as_json: AsJson = False,
     as_text: AsText = False,
     as_plain: AsPlain = False,
-    traceback: Annotated[bool, typer.Option("--traceback", help="Show the traceback of an error.")] = False,
+    traceback: ShowTraceback = False,
 ) -> None:
     """Run a flow or a crew. Ctrl-C stops the run, including its connections to providers."""
     style = choose_style(as_json=as_json, as_text=as_text, as_plain=as_plain)
@@ -231,12 +92,11 @@ def run(
         paused = "the run is paused, because its question was not answered; run it again to answer"
     with refuse_on_error():
         if store is not None:
-            kept = _create_runs(store)
+            kept = create_runs(store)
             started = kept.start(path, given or None, answer_within=HANDOVER_S if is_in_terminal else None)
             events: Observable[Any] = started.events()
-            paused = say_paused(started.id)
-            if is_in_terminal and started.worker is not None:
-                on_question = started.worker.decline
+            paused = say_paused(started.id, store)
+            on_question = find_asker(started)
         else:
             events = source.events(given or None)
     if record is not None:
@@ -280,6 +140,8 @@ def serve(
 
     on = None
     if cluster is not None:
+        if store is None:
+            refuse("--cluster needs a store that all its machines can reach, such as --store redis://host:6379/0")
         with refuse_on_error(ModuleNotFoundError):
             from rxflow.cluster import Ray  # needs an optional dependency
 
@@ -290,7 +152,7 @@ def serve(
         if show:
             webbrowser.open(address)
 
-    with end_on_signals(), refuse_on_error(), _create_runs(store, on=on) as runs:
+    with end_on_signals(), refuse_on_error(), create_runs(store, on=on) as runs:
         try:
             web.serve(flow, host=host, port=port, runs=runs, token=token, when_unread=unread, on_ready=announce)
         except KeyboardInterrupt:
@@ -310,9 +172,11 @@ def replay(
     if not cassette.is_file():
         refuse(f"there is no file {str(cassette)!r}")
     from rxflow import operators as ops
+    from rxflow.operators._core import read_cassette
 
     with refuse_on_error():
         events = ops.from_cassette(cassette, speed)
+        read_cassette(cassette)  # otherwise a file that is not a cassette would look like a run that failed
     show_run(events, style, paused="the recorded run was paused, because its question was not answered")
 
 
@@ -355,4 +219,5 @@ def new(name: Annotated[str, typer.Argument(help="The folder to create; it must 
         refuse(f"{name!r} cannot be created: {error.strerror}")
     for path, text in FILES.items():
         (folder / path).write_text(text.replace("{Name}", words).replace("{name}", folder.name), encoding="utf-8")
-    typer.echo(f"{folder} was created. Next:\n\n    cd {folder}\n    rxflow run flow:{words} --input topic=tides")
+    entered = shlex.quote(str(folder))
+    typer.echo(f"{folder} was created. Next:\n\n    cd {entered}\n    rxflow run flow:{words} --input topic=tides")

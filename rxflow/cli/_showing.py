@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 from reactivex import Observable
 
 from rxflow import _lazy
-from rxflow._streaming import PipelineOutput
+from rxflow._streaming import PipelineOutput, is_repeated
 from rxflow._text import encodable, show_lines
 from rxflow.cli._targets import FAILED, INTERRUPTED, PAUSED, refuse
 from rxflow.screens._lanes import show_error
@@ -37,6 +37,7 @@ class Style(Enum):
 AsPlain = Annotated[bool, typer.Option("--plain", help="Print lines without control codes, even in a terminal.")]
 AsText = Annotated[bool, typer.Option("--text", help="Print only the text that the models write.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print every event as a line of JSON.")]
+ShowTraceback = Annotated[bool, typer.Option("--traceback", help="Show the traceback of an error.")]
 
 
 def choose_style(*, as_json: bool, as_text: bool, as_plain: bool) -> Style:
@@ -109,14 +110,6 @@ def _note_failure(output: PipelineOutput[Any], failures: list[Exception]) -> Gen
         raise
 
 
-def say_paused(run_id: str) -> str:
-    """Return the line to print when a run in a store is paused."""
-    return (
-        f"run {run_id} is paused until its question is answered: rxflow runs show {run_id} shows it, "
-        "and the page of rxflow serve with the same --store takes the answer"
-    )
-
-
 @contextmanager
 def _open_screen(
     style: Style, tree: RunTree, events: Observable[Any]
@@ -147,7 +140,10 @@ def _write_json(event: Any) -> None:
 
 
 class _TextWriter:
-    """Writes the text of the chunks, with a blank line between the texts of different spans."""
+    """Writes the text of the chunks, with a blank line between the texts of different spans.
+
+    Text that a resumed run repeats is not written again.
+    """
 
     def __init__(self) -> None:
         self._speaker: object = None
@@ -155,6 +151,8 @@ class _TextWriter:
         self._clean = show_lines if sys.stdout.isatty() else encodable
 
     def __call__(self, event: Any) -> None:
+        if is_repeated(event):
+            return
         if isinstance(event, StreamChunk) and event.chunk_type is StreamChunkType.TEXT:
             speaker = event.span_id
             if self._speaker not in (None, speaker):

@@ -39,6 +39,8 @@ def refuse_on_error(kind: type[Exception] = Exception, said: str = "") -> Genera
 
     try:
         yield
+    except typer.Exit:
+        raise  # an inner refuse() has already printed a line
     except kind as error:
         cause = error if isinstance(error, ValidationError) else error.__cause__
         if isinstance(cause, ValidationError):
@@ -108,14 +110,17 @@ def load_target(target: str) -> tuple[str, Any]:
     arguments, and the result is returned. If the result is an object of a ``@CrewBase`` class, its crew is returned.
     """
     path, found = _find_target(target)
+    kind = f"is {_describe(found)}"
     if callable(found) and not hasattr(type(found), "events"):
         with refuse_on_error(Exception, f"{path} cannot be created: "):
+            is_class = isinstance(found, type)
             found = found()
+            kind = kind if is_class else f"returns {_describe(found)}"
             crew: Any = getattr(found, "crew", None)
             if crew is not None and not hasattr(found, "events"):
                 found = crew()  # ``found`` was an object of a @CrewBase class
     if not callable(getattr(found, "events", None)):
-        refuse(f"{path} is a {type(found).__name__}, not a flow or a crew")
+        refuse(f"{path} {kind}, not a flow or a crew")
     return path, found
 
 
@@ -127,12 +132,23 @@ def load_flow_class(target: str) -> type[Flow[Any]]:
     from rxflow.flow import Flow
 
     path, found = _find_target(target)
+    if isinstance(found, Flow):
+        refuse(f"{path} is a flow; each run needs a flow of its own, so name its class, {type(found).__name__}")
     if not (isinstance(found, type) and issubclass(found, Flow)):
-        kind = "class" if isinstance(found, type) else type(found).__name__
-        refuse(f"{path} is a {kind}; each run needs a flow of its own, so name a flow class")
+        refuse(f"{path} is {_describe(found)}, not a flow class")
     with refuse_on_error(Exception, f"{path} cannot be created: "):
         found()
     return cast("type[Flow[Any]]", found)
+
+
+def _describe(value: object) -> str:
+    """Return what ``value`` is, as the words of a message: "a module", "an int", "a subclass of BaseModel"."""
+    if isinstance(value, type):
+        if callable(getattr(value, "crew", None)):
+            return "a crew class"
+        return "a plain class" if value.__base__ in (None, object) else f"a subclass of {value.__base__.__name__}"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
 
 
 def _find_target(target: str) -> tuple[str, Any]:
@@ -145,7 +161,7 @@ def _find_target(target: str) -> tuple[str, Any]:
         refuse(f"{module_name!r} is a file; name the module, {meant}:{name or 'Name'}")
     if module_name.startswith("."):
         refuse(f"{module_name!r} is a relative name; name the module from the current folder, as in trips:Trip")
-    module = _import(module_name)
+    module = _import(module_name, is_named=bool(colon))
     runnable = sorted(key for key, value in vars(module).items() if _is_runnable(value, module_name))
     if not colon:
         if len(runnable) != 1:
@@ -160,8 +176,11 @@ def _find_target(target: str) -> tuple[str, Any]:
     return f"{module_name}:{name}", found
 
 
-def _import(name: str) -> ModuleType:
-    """Import a module. The current folder is searched first. Exit if the module is missing or cannot be imported."""
+def _import(name: str, *, is_named: bool) -> ModuleType:
+    """Import a module. The current folder is searched first. Exit if the module is missing or cannot be imported.
+
+    ``is_named`` is False if the target is only ``name``. Then the last part of it may be meant as a name in a module.
+    """
     sys.path.insert(0, str(Path.cwd()))
     module = None
     try:
@@ -178,6 +197,9 @@ def _import(name: str) -> ModuleType:
             'let it do so only if __name__ == "__main__"'
         )
     if module is None:
+        parent, _, last = name.rpartition(".")
+        if not is_named and hasattr(sys.modules.get(parent), last):
+            refuse(f"there is no module {name!r}; did you mean {parent}:{last}?")
         refuse(f"there is no module {name!r}, neither in {Path.cwd()} nor installed")
     return module
 

@@ -11,6 +11,7 @@ from uuid import uuid4
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
+from rxflow._copies import copy_values
 from rxflow._streaming import (
     WAITS,
     Emitter,
@@ -210,7 +211,7 @@ class CrewRun:
         self._plan.check_context()
         if not self._plan.before_kickoff:
             return
-        inputs = dict(self._inputs or {})  # a copy, because callbacks may change the dict
+        inputs = copy_values(self._inputs or {})  # because callbacks may change the dict, and the lists in it
         for callback in self._plan.before_kickoff:
             changed = await emitter.invoke(callback, inputs)
             if changed is None:

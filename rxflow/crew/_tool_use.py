@@ -13,6 +13,7 @@ from typing import Any, cast
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import from_json
 
+from rxflow._copies import copy_value, copy_values
 from rxflow._streaming import (
     WAITS,
     Emitter,
@@ -268,7 +269,7 @@ async def _approve(emitter: Emitter, call: ToolCall, tool: BaseTool, arguments: 
     """
     needs = tool.needs_approval
     if callable(needs):
-        needs = await emitter.invoke(needs, **arguments)
+        needs = await emitter.invoke(needs, **copy_values(arguments))
     if not needs and emitter.run.journal is None:
         return Approval(approved=True)
     message = f"May {emitter.origin.agent_role or 'the agent'} call {call.name}?"
@@ -304,7 +305,8 @@ async def _run(emitter: Emitter, tool: BaseTool, arguments: dict[str, Any], entr
         # If the tool has reached its usage limit, ``claim()`` below raises, even if the cache has a result.
         if entry is not None and entry.results and not tool.is_used_up:
             return entry.results[0]
-        result = await read_out(await emitter.invoke(tool.claim(), **arguments))
+        # The events have the arguments and the result, and a resumed run compares them. The tool may change its own.
+        result = copy_value(await read_out(await emitter.invoke(tool.claim(), **copy_values(arguments))))
         if entry is not None:
             await _keep(emitter, tool, arguments, result, entry)
         return result

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self, cast
 from pydantic import Field, PrivateAttr, model_validator
 from pydantic_core import from_json
 
+from rxflow._copies import copy_values
 from rxflow._options import Configurable, Switch
 from rxflow._streaming import CrewStreamingOutput, EventStream, all_of, chunks, run_async, run_blocking
 from rxflow.crew._assignment import PLACEHOLDER, LogFile, RateLimit, limit_of, make_key
@@ -326,7 +327,7 @@ def _check_inputs(plan: Plan, inputs: object) -> Inputs | None:
     """
     if inputs is not None and not isinstance(inputs, Mapping):
         raise TypeError(f"inputs are a mapping of names to values, {{'topic': …}} for instance; got {inputs!r}")
-    given = None if inputs is None else dict(cast(Inputs, inputs))
+    given = None if inputs is None else copy_values(cast(Inputs, inputs))
     if not plan.before_kickoff:
         plan.check(given)
     return given

@@ -29,6 +29,7 @@ from typing import Any
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 
+from rxflow._copies import copy_value, copy_values
 from rxflow._options import TRIGGER_PAYLOAD
 from rxflow._streaming import (
     Emitter,
@@ -46,8 +47,8 @@ from rxflow._streaming import (
 )
 from rxflow._text import describe
 from rxflow.flow._graph import Graph, Method
-from rxflow.flow._method_run import Complete, Replay, name_kind, read_label, run_method
-from rxflow.flow._state import copy_values
+from rxflow.flow._labels import read_label
+from rxflow.flow._method_run import Complete, Replay, name_kind, run_method
 from rxflow.flow._waves import DueMethods, Occurrence, Wave
 from rxflow.types import (
     Event,
@@ -215,6 +216,12 @@ class _FlowRun(DisposableBase):
             return
         self._due.note_call(method.name)
         outcome: list[MethodFinished] = []
+        results: list[Any] = []  # the object itself, which the event has a copy of
+
+        def take(result: Any) -> None:
+            if self._replay is not None:
+                self._replay.require_result(method.name, result)
+            results.append(result)
 
         def note(event: Event) -> None:
             if isinstance(event, MethodFinished) and event.origin.namespace == namespace:
@@ -224,7 +231,7 @@ class _FlowRun(DisposableBase):
 
         def on_completed() -> None:
             self._due.note_completion(method.name)
-            self._complete(method, outcome[0].result, outcome[0].label, wave, causes)
+            self._complete(method, results[0], outcome[0].label, wave, causes)
 
         scope = self._scope
         if self._replay is not None:
@@ -241,7 +248,7 @@ class _FlowRun(DisposableBase):
             self._read_payload(method),
             triggered_by=triggers,
             complete=self._complete_method,
-            check=None if self._replay is None else self._replay.require_result,
+            take=take,
         )
         self._run_part(source, note, on_completed)
 
@@ -268,7 +275,7 @@ class _FlowRun(DisposableBase):
         # The log cannot restore every result, so a restored result may have another label. The log has no label if the
         # method was not a router when it finished.
         label = read_label(finished.result) if finished.label is None else finished.label
-        self._complete(method, finished.result, label, wave, causes)
+        self._complete(method, copy_value(finished.result), label, wave, causes)
 
     def _read_payload(self, method: Method) -> dict[str, Any]:
         """Return the trigger payload as a keyword argument for ``method``.

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
-import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import dataclass, field, replace
 from inspect import Parameter
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from rxflow._options import TRIGGER_PAYLOAD
+from rxflow.flow._labels import read_labels
 
 if TYPE_CHECKING:
     from rxflow.flow._people import Feedback
@@ -163,6 +160,28 @@ class Note:
     feedback: Feedback | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Decorator:
+    """What ``@start(…)``, ``@listen(…)`` and ``@router(…)`` call with the method.
+
+    ``@start`` without parentheses on a decorated method takes this method for the condition, and puts a _Decorator in
+    the place of the method. :func:`read_graph` recognizes it by its class.
+    """
+
+    name: str
+    condition: Condition | None
+    facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def __call__(self, method: F) -> F:
+        return add_note(method, self.name, self.condition, **self.facts)
+
+    def require_parentheses(self, owner: type, name: str) -> None:
+        """Raise ValueError if this object has replaced the method ``name`` of ``owner``."""
+        if self.condition == Trigger(name):
+            wanted = "@listen(…)" if self.name == "listen" else f"@{self.name}()"
+            raise ValueError(f"@{self.name} on {owner.__name__}.{name} has no parentheses; write {wanted}")
+
+
 def start(condition: Conditional | None = None) -> Callable[[F], F]:
     """Mark a method that begins the flow. All start methods without a condition run at the same time.
 
@@ -171,7 +190,7 @@ def start(condition: Conditional | None = None) -> Callable[[F], F]:
     input with the same name.
     """
     parsed = None if condition is None else parse_condition(condition, "@start")
-    return lambda method: add_note(method, "start", parsed, is_start=True)
+    return _Decorator("start", parsed, {"is_start": True})
 
 
 def listen(condition: Conditional) -> Callable[[F], F]:
@@ -180,7 +199,7 @@ def listen(condition: Conditional) -> Callable[[F], F]:
     If the method has a parameter, the parameter receives the result of the trigger.
     """
     parsed = parse_condition(condition, "@listen")
-    return lambda method: add_note(method, "listen", parsed)
+    return _Decorator("listen", parsed)
 
 
 def router(condition: Conditional | None = None, *, emit: Sequence[str] | None = None) -> Callable[[F], F]:
@@ -196,7 +215,7 @@ def router(condition: Conditional | None = None, *, emit: Sequence[str] | None =
     """
     parsed = None if condition is None else parse_condition(condition, "@router")
     labels = (emit,) if isinstance(emit, str) else None if emit is None else tuple(emit)
-    return lambda method: add_note(method, "router", parsed, is_router=True, emit=labels)
+    return _Decorator("router", parsed, {"is_router": True, "emit": labels})
 
 
 def read_note(method: object) -> Note | None:
@@ -310,12 +329,15 @@ def read_graph(cls: type) -> Graph:
 
     Raises:
         ValueError: a decorated method waits for itself, has neither ``@start`` nor a condition, or requires arguments
-            that it does not get. Or a method without a decorator overrides a method of the graph.
+            that it does not get. Or a method without a decorator overrides a method of the graph. Or a decorator has no
+            parentheses.
         TypeError: a decorated method has no ``self``.
     """
     methods: dict[str, Method] = {}
     for base in reversed(cls.__mro__):
         for name, member in vars(base).items():
+            if isinstance(member, _Decorator):
+                member.require_parentheses(base, name)
             note = read_note(getattr(member, "__func__", member))  # ``__func__``: inside a staticmethod or classmethod
             if note is not None:
                 methods[name] = _read_method(base, name, member, note)
@@ -358,7 +380,7 @@ def _read_method(owner: type, name: str, function: Callable[..., Any], note: Not
         is_start=note.is_start,
         is_router=note.is_router,
         condition=note.condition,
-        labels=(note.emit if note.emit is not None else _read_labels(function)) if note.is_router else None,
+        labels=(note.emit if note.emit is not None else read_labels(function)) if note.is_router else None,
         takes_result=any(p.kind in _BY_POSITION for p in others),
         requires_result=bool(required),
         payload=asks[0] if asks else None,
@@ -366,76 +388,6 @@ def _read_method(owner: type, name: str, function: Callable[..., Any], note: Not
         feedback=note.feedback,
         doc=(inspect.getdoc(function) or "").partition("\n")[0],
     )
-
-
-def _read_labels(function: Callable[..., Any]) -> tuple[str, ...] | None:
-    """Return the labels of a router; None if they are not known.
-
-    The labels come from the return type, or else from the ``return`` statements. The statements are used only if each
-    of them returns a literal string or None, or chooses between two such values (``"a" if … else "b"``).
-    """
-    try:
-        declared = get_type_hints(function).get("return")
-    except Exception:  # noqa: BLE001 - evaluating a text that only type checkers read may raise anything
-        declared = None
-    labels = _read_declared_labels(declared)
-    return _read_returned_labels(function) if labels is None else labels
-
-
-def _read_declared_labels(declared: Any) -> tuple[str, ...] | None:
-    """Return the labels that a return type declares; None if it declares no labels.
-
-    The type may be a Literal, an Enum, or a union of such types. The union may contain None.
-    """
-    if get_origin(declared) is Literal:
-        values: tuple[Any, ...] = get_args(declared)
-        return tuple(str(each.value) if isinstance(each, Enum) else str(each) for each in values if each is not None)
-    if isinstance(declared, type) and issubclass(declared, Enum):
-        return tuple(str(member.value) for member in declared)
-    if get_origin(declared) not in (Union, UnionType):
-        return None
-    labels: dict[str, None] = {}
-    for each in get_args(declared):
-        several = () if each is NoneType else _read_declared_labels(each)
-        if several is None:
-            return None
-        labels |= dict.fromkeys(several)
-    return tuple(labels)
-
-
-def _read_returned_labels(function: Callable[..., Any]) -> tuple[str, ...] | None:
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        return None  # the label may be the text that the generator yields
-    if hasattr(function, "__wrapped__"):
-        return None  # inspect would return the source of the wrapped function, and the wrapper may change the label
-    code = getattr(function, "__code__", None)
-    if getattr(code, "co_filename", "") == "<string>":
-        # The code may come from exec(). Python 3.13's inspect would then return a wrong source: that of ``python -c``.
-        return None
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    except (OSError, TypeError, SyntaxError):  # there is no source, for example in a shell or a frozen program
-        return None
-    definition = tree.body[0]
-    if getattr(definition, "name", "") != getattr(code, "co_name", None):
-        return None  # the statement around a lambda, which has no return statements
-    labels: list[str] = []
-    for value in _find_returned(definition):
-        for branch in [value.body, value.orelse] if isinstance(value, ast.IfExp) else [value]:
-            if not isinstance(branch, ast.Constant) or not isinstance(branch.value, str | None):
-                return None
-            if branch.value is not None:
-                labels.append(branch.value)
-    return tuple(dict.fromkeys(labels))
-
-
-def _find_returned(node: ast.AST) -> Iterator[ast.expr]:
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
-            continue
-        if isinstance(child, ast.Return) and child.value is not None:
-            yield child.value
-        yield from _find_returned(child)
 
 
 def _explain_unknown(name: str, known: set[str]) -> str:

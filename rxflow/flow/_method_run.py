@@ -6,13 +6,13 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import aclosing, closing
 from dataclasses import replace
-from enum import Enum
 from functools import partial
 from inspect import isasyncgenfunction, isgeneratorfunction
 from typing import Any, cast
 
 from reactivex import Observable
 
+from rxflow._copies import copy_value
 from rxflow._loops import call_soon
 from rxflow._streaming import (
     Accompanying,
@@ -29,8 +29,10 @@ from rxflow._streaming import (
     read_out,
 )
 from rxflow.flow._graph import Graph, Method
+from rxflow.flow._labels import read_label
 from rxflow.types import (
     AgentOutput,
+    ContentPart,
     CrewFinished,
     Event,
     FlowFinished,
@@ -40,6 +42,8 @@ from rxflow.types import (
     MethodFailed,
     MethodFinished,
     MethodStarted,
+    Origin,
+    ReasoningChunk,
     Retracted,
     StreamChunk,
     StreamChunkType,
@@ -133,7 +137,7 @@ def run_method(
     *,
     triggered_by: tuple[str, ...] = (),
     complete: Complete | None = None,
-    check: Callable[[str, object], None] | None = None,
+    take: Callable[[Any], None] = lambda result: None,
 ) -> Observable[Event]:
     """Return the events of one call. If the call succeeds, the last event is :class:`MethodFinished`, with the result.
 
@@ -156,7 +160,8 @@ def run_method(
     value is itself the result, for example a generator of other items. If the method itself is an async generator of
     other items, the result is the last item.
 
-    ``check`` is called with the name of the method and the result. If it raises an error, the call fails.
+    ``take`` is called with the result. If it raises an error, the call fails. Methods that get the result may change
+    it, so the dicts, lists, tuples and sets in MethodFinished are copies.
     """
 
     async def work(emitter: Emitter) -> None:
@@ -172,21 +177,11 @@ def run_method(
                 result = await _call(emitter, bound, arguments, keywords)
             if complete is not None:
                 result = await complete(emitter, method, result)
-            if check is not None:
-                check(method.name, result)
+            take(result)
         label = read_label(result) if method.is_router else None
-        emitter.on_next(MethodFinished(origin=emitter.origin, result=result, label=label))
+        emitter.on_next(MethodFinished(origin=emitter.origin, result=copy_value(result), label=label))
 
     return from_coroutine(scope.within(method.name, flow_method=method.name), work)
-
-
-def read_label(outcome: Any) -> str | None:
-    """Return the label for a router's return value; None if there is no label."""
-    if isinstance(outcome, HumanFeedbackResult):
-        return read_label(outcome.output) if outcome.outcome is None else outcome.outcome
-    if outcome is None:
-        return None
-    return str(outcome.value) if isinstance(outcome, Enum) else str(outcome)
 
 
 def name_kind(method: Method) -> str:
@@ -308,7 +303,7 @@ class _Merged:
     def on_next(self, item: Any) -> None:
         if isinstance(item, Accompanying):
             self._accompanying = event = item.event
-            self._emitter.on_next(self._forget_retracted(event) if isinstance(event, Retracted) else event)
+            self._emitter.on_next(cast(Event, self._adopt(event)))
         elif item is self._accompanying:
             self._accompanying = _NOTHING  # this event was already emitted, when it arrived inside an Accompanying
         elif isinstance(item, str):
@@ -328,9 +323,7 @@ class _Merged:
                 self._has_agent_answer = True
             elif isinstance(item, LLMFinished) and not item.origin.crew_name and not self._is_of_answered_agent(item):
                 self._results = [item.text]
-            elif isinstance(item, Retracted):
-                item = self._forget_retracted(item)
-            self._emitter.on_next(cast(Event, item))
+            self._emitter.on_next(cast(Event, self._adopt(item)))
         else:
             self._results = [item]
 
@@ -340,6 +333,20 @@ class _Merged:
         If so, the text of ``call`` must not replace the agent's answer.
         """
         return self._has_agent_answer and call.origin.agent_id not in ("", self._emitter.origin.agent_id)
+
+    def _adopt(self, item: StreamChunk | Happened) -> StreamChunk | Happened:
+        """Return ``item`` as this run emits it. Drop the text that it retracts, if it is a retraction.
+
+        Reasoning and content parts from outside this run get the labels that chunks get, so that retractions cover
+        them too.
+        """
+        if isinstance(item, Retracted):
+            return self._forget_retracted(item)
+        if isinstance(item, ReasoningChunk | ContentPart) and not item.origin.span_id.startswith(self._emitter.run.id):
+            own = self._emitter.origin
+            ids = {name: getattr(own, name) for name in ("parent_span_id", "run_id", "parent_run_id")}
+            return replace(item, origin=replace(item.origin, **self._labels_for(item.origin), **ids))
+        return item
 
     def _forget_retracted(self, retracted: Retracted) -> Retracted:
         """Drop the text that ``retracted`` makes void. Return the event to emit.
@@ -368,10 +375,13 @@ class _Merged:
         """
         if chunk.span_id.startswith(self._emitter.run.id):
             return chunk
+        return chunk.model_copy(update=self._labels_for(chunk) | {"seq": -1, "at": 0.0})
+
+    def _labels_for(self, labels: StreamChunk | Origin) -> dict[str, Any]:
+        """Return the labels that something with ``labels`` from outside this run gets."""
         own = self._emitter.origin.labels
-        missing = {name: value for name, value in own.items() if not getattr(chunk, name)}
-        always = {name: own[name] for name in _METHOD_LABELS}
-        return chunk.model_copy(update=missing | always | {"seq": -1, "at": 0.0})
+        missing = {name: value for name, value in own.items() if not getattr(labels, name)}
+        return missing | {name: own[name] for name in _METHOD_LABELS}
 
 
 _NOTHING = object()

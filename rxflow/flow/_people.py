@@ -12,7 +12,9 @@ from pydantic import BaseModel, Field, ValidationError, create_model
 
 from rxflow._options import Seconds, to_seconds
 from rxflow._streaming import (
+    WORDS_SCHEMA,
     Answerer,
+    ConsoleProvider,
     Emitter,
     EventStream,
     Question,
@@ -22,6 +24,7 @@ from rxflow._streaming import (
     ask,
     asking,
     current_emitter,
+    require_words,
     run_async,
     run_blocking,
 )
@@ -168,7 +171,8 @@ def human_feedback(
     If the method is the last one of the flow, this value is also the flow's result. The label is selected as follows:
 
     - A text that equals a label selects this label. Upper and lower case do not matter.
-    - An empty text selects ``default_outcome``, or the first label if there is no default.
+    - An empty text selects ``default_outcome``. If there is no default, an empty text is refused, like any answer that
+      does not fit its question. A console asks again, and an Inbox keeps the question open.
     - For any other text, ``llm`` selects the label. If the answer of ``llm`` does not name exactly one label,
       ``default_outcome`` is used. If there is no default, the method fails.
 
@@ -176,13 +180,18 @@ def human_feedback(
     ``request_feedback``.
 
     Raises:
+        TypeError: ``message`` is not a text, for example because the parentheses are missing. Or a label in ``emit`` is
+            not a string.
         ValueError: ``emit`` is given without ``llm``, is empty, or contains an empty label. Or ``default_outcome`` is
             not one of the labels in ``emit``. Or ``metadata`` has the key "output". Or ``learn`` is True: rxflow has no
             memory.
     """
+    _require_message(message)
     if learn:
         raise ValueError("learn=True is not supported: rxflow has no memory; keep what people say in the flow's state")
     labels = None if emit is None else (emit,) if isinstance(emit, str) else tuple(emit)
+    if labels is not None and not all(isinstance(label, str) for label in cast("tuple[object, ...]", labels)):
+        raise TypeError(f"emit must name labels, which are strings; got {emit!r}")
     if labels is not None and not (labels and all(labels)):
         raise ValueError(f"emit must name at least one label, and no empty one; got {emit!r}")
     if labels is not None and not llm:
@@ -205,20 +214,40 @@ def human_feedback(
     return lambda method: add_note(method, "human_feedback", None, feedback=feedback, **routes)
 
 
+def _require_message(message: object) -> None:
+    if callable(message):  # without this error, nobody would be asked, and the method would never run
+        name = getattr(message, "__name__", message)
+        raise TypeError(
+            f'@human_feedback got the method {name!r} as its message; write @human_feedback("Is this good?")'
+        )
+    if not isinstance(message, str):
+        raise TypeError(f"@human_feedback: message is not a string: {message!r}")
+
+
 async def ask_for_feedback(
     emitter: Emitter, flow: Flow[Any], method: str, feedback: Feedback, output: Any
 ) -> HumanFeedbackResult:
     """Show the result of ``method`` to a person, and return their feedback.
 
     Raises:
-        ValueError: the model's answer does not name exactly one of the labels, and there is no default.
+        ValueError: there is no default, and the answer is empty, or the model's answer does not name exactly one of the
+            labels.
         Unanswered: nobody answered.
     """
+    labels = feedback.emit or ()
+    must_select = bool(labels) and feedback.default_outcome is None
+
+    def check(words: str) -> None:
+        if must_select:
+            require_words(feedback.message, labels, words)
+
     question = Question(
         kind="feedback",
         message=feedback.message,
         answer=str,
-        options=feedback.emit or (),
+        schema=WORDS_SCHEMA if must_select else None,
+        check=check,
+        options=labels,
         arguments={"output": output, **feedback.metadata},
     )
     answerers = _find_provider(flow, method, feedback, output)
@@ -237,7 +266,7 @@ def _find_provider(flow: Flow[Any], method: str, feedback: Feedback, output: Any
     provider = feedback.provider
     if provider is None:
         return ()
-    if hasattr(provider, "request_feedback"):
+    if hasattr(provider, "request_feedback") and not _is_console(provider):
         context = FeedbackContext(
             flow_id=flow.flow_id,
             flow_class=f"{type(flow).__module__}.{type(flow).__name__}",
@@ -252,10 +281,15 @@ def _find_provider(flow: Flow[Any], method: str, feedback: Feedback, output: Any
     return [answerer_of(provider)]
 
 
+def _is_console(provider: Who) -> bool:
+    """Return whether ``provider`` asks as the console does, which asks again if the answer does not fit."""
+    return getattr(type(provider), "request_feedback", None) is ConsoleProvider.request_feedback
+
+
 async def _choose(emitter: Emitter, feedback: Feedback, labels: Sequence[str], words: str) -> str:
     """Return the label that the person's text means."""
-    if not words:
-        return feedback.default_outcome or labels[0]
+    if not words and feedback.default_outcome is not None:
+        return feedback.default_outcome
     for label in labels:
         if words.casefold() == label.casefold():
             return label

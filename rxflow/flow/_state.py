@@ -12,6 +12,7 @@ from pydantic import AliasChoices, BaseModel, Field, ValidationError, create_mod
 from pydantic.fields import FieldInfo, ModelPrivateAttr
 from pydantic_core import to_jsonable_python
 
+from rxflow._copies import copy_values
 from rxflow._options import TRIGGER_PAYLOAD
 from rxflow._text import in_words
 
@@ -93,37 +94,6 @@ def merge_inputs(state: State, inputs: Mapping[str, Any]) -> State:
         return _remake(state, {**dict(state), **known}, model)
     except ValidationError as error:
         raise ValueError(f"Invalid inputs for structured state: {error}") from error
-
-
-def copy_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of ``values``, in which the dicts, lists, tuples and sets are copies too.
-
-    Other objects are not copied: some cannot be, and a program may look at an object after the run. Containers that are
-    nested very deeply are not copied either.
-    """
-    return {name: _copy_containers(value, {}, 0) for name, value in values.items()}
-
-
-def _copy_containers(value: object, copies: dict[int, object], depth: int) -> object:
-    """Return ``value`` with copied containers. ``copies`` has the copies so far, by the id of the original."""
-    key = id(value)
-    if key in copies:
-        return copies[key]
-    if depth >= _MAX_DEPTH:
-        return value
-    depth += 1
-    if type(value) is dict:
-        items = cast(dict[object, object], value).items()
-        copies[key] = copied = dict[object, object]()
-        copied.update((name, _copy_containers(each, copies, depth)) for name, each in items)
-        return copied
-    if type(value) is list:
-        copies[key] = listed = list[object]()
-        listed.extend(_copy_containers(each, copies, depth) for each in cast(list[object], value))
-        return listed
-    if type(value) is tuple:
-        return tuple(_copy_containers(each, copies, depth) for each in cast(tuple[object, ...], value))
-    return set(cast(set[object], value)) if type(value) is set else value
 
 
 def has_id(state: State, inputs: Mapping[str, Any]) -> bool:

@@ -13,6 +13,7 @@ from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from typing_extensions import TypeVar
 
+from rxflow._copies import copy_values
 from rxflow._loops import Once
 from rxflow._options import check_options
 from rxflow._streaming import (
@@ -39,7 +40,6 @@ from rxflow.flow._people import AsksPeople, ask_for_feedback
 from rxflow.flow._state import (
     FlowState,
     State,
-    copy_values,
     create_state,
     give_new_id,
     has_id,

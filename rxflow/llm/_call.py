@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias, cast
@@ -13,11 +14,9 @@ from uuid import uuid4
 from pydantic_core import from_json
 from reactivex import Observable
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
-from reactivex.disposable import SingleAssignmentDisposable
 
-from rxflow._loops import Once
 from rxflow._prices import estimate_cost
-from rxflow._streaming import Cleanup, Emitter, Scope, from_coroutine
+from rxflow._streaming import Cleanup, Emitter, Holder, Scope, from_coroutine
 from rxflow.llm._redaction import mask_secrets
 from rxflow.llm._tool_calls import ToolCallAssembler
 from rxflow.llm.source import (
@@ -114,7 +113,7 @@ def cut_at_stop(deltas: Observable[Delta], request: Request) -> Observable[Delta
 
     def subscribe(observer: ObserverBase[Delta], scheduler: SchedulerBase | None = None) -> DisposableBase:
         stop = StopSequences(sequences)
-        running = SingleAssignmentDisposable()
+        running = Holder()
         generated: list[str] = []
 
         def emit(text: str) -> None:
@@ -158,13 +157,15 @@ def cut_at_stop(deltas: Observable[Delta], request: Request) -> Observable[Delta
                 emit(stop.flush())
                 observer.on_completed()
 
-        running.disposable = deltas.subscribe(on_next, on_error, on_completed, scheduler=scheduler)
+        running.hold(deltas.subscribe(on_next, on_error, on_completed, scheduler=scheduler))
         return running
 
     return Observable(subscribe)
 
 
 _ONE_REQUEST = UsageMetrics(successful_requests=1)
+_noting = threading.RLock()
+"""Held while a usage is added to a ledger. Reentrant, because a garbage collection may stop another call meanwhile."""
 
 
 def count_overlap(text: str, marker: str) -> int:
@@ -287,8 +288,7 @@ class _Answer:
     def __init__(self, emitter: Emitter, request: Request) -> None:
         self.is_asked = False
         self._request = request
-        self._noted = Once()
-        self._bill: tuple[UsageMetrics, float | None] = UsageMetrics(), None
+        self._bill: tuple[UsageMetrics, float | None] | None = None  # None until it is in the ledger
         self._emitter = emitter
         self._chunk = emitter.origin.chunk
         self._text: list[str] = []
@@ -344,29 +344,33 @@ class _Answer:
         arguments = [call.arguments for call in self._calls.calls]
         return estimate_usage(self._request.messages, [*self._text, *self._reasoning, *arguments])
 
-    def note_usage(self) -> None:
-        """Add the usage and the cost to the ledger of the scope, but only the first time.
+    def note_usage(self) -> tuple[UsageMetrics, float | None]:
+        """Add the usage and the cost to the ledger of the scope, but only the first time. Return what was added.
 
-        Called when the LLM call finishes, fails or is cancelled.
+        Called when the LLM call finishes, fails or is cancelled. A thread that stops the call and the run's loop may
+        call it at the same time: for both, the ledger has the usage when this returns.
         """
-        if not self._noted.take():
-            return
+        bill = self._bill or self._draw_up_bill()
+        with _noting:
+            if self._bill is None:
+                self._bill = bill
+                self._emitter.scope.ledger.note(*bill)
+            return self._bill
+
+    def _draw_up_bill(self) -> tuple[UsageMetrics, float | None]:
         usage, cost = self.usage, self._ending.cost
         if cost is None and usage.is_estimated:
             cost = estimate_cost(self._request.model, usage, self._request.parameters.get("service_tier"))
-        self._bill = usage, cost
-        self._emitter.scope.ledger.note(usage, cost)
+        return usage, cost
 
     def fail(self, error: BaseException) -> LLMFailed:
         """Note the usage, and return the event for a call that ended with ``error``."""
-        self.note_usage()
-        usage, cost = self._bill
+        usage, cost = self.note_usage()
         return LLMFailed(origin=self._emitter.origin, error=error, text=self.text, usage=usage, cost=cost)
 
     def cancel(self, reason: str) -> LLMCancelled:
         """Note the usage, and return the event for a cancelled call."""
-        self.note_usage()
-        usage, cost = self._bill
+        usage, cost = self.note_usage()
         return LLMCancelled(origin=self._emitter.origin, reason=reason, text=self.text, usage=usage, cost=cost)
 
     def summarize(self) -> Callable[[str], LLMCancelled]:
@@ -382,8 +386,7 @@ class _Answer:
         """Emit the rest of the tool calls, and return the event with the whole answer."""
         for chunk in self._calls.finish():
             self._emitter.on_next(self._emitter.origin.tool_chunk(chunk))
-        self.note_usage()
-        usage, cost = self._bill
+        usage, cost = self.note_usage()
         ending, calls = self._ending, self._calls.calls
         return LLMFinished(
             origin=self._emitter.origin,

@@ -16,10 +16,11 @@ import math
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
 from rxflow._lazy import extra
+from rxflow._loops import call_soon
 from rxflow.llm._io import get_resource, submit
 from rxflow.types import UsageMetrics
 
@@ -70,11 +71,15 @@ class RateLimits:
     async def acquire(self, run_id: str, tokens: int) -> None:
         """Wait for a slot for a request of ``tokens`` tokens. Can be called on any loop.
 
-        If the wait is cancelled while the store counts a slot for the request, the slot becomes free. Another request
-        with the same limits can use the slot, if that request does not have more tokens.
+        If the wait is cancelled when the store has already counted a slot for the request, the slot becomes free.
+        Another request with the same limits can use the slot, if that request does not have more tokens.
         """
-        future = submit(_enter(self, run_id, tokens))
-        await asyncio.wrap_future(future)
+        waiter = _Waiter(self, tokens)
+        try:
+            await asyncio.wrap_future(submit(_enter(waiter, run_id)))
+        except asyncio.CancelledError:
+            waiter.leave()
+            raise
 
     def settle(self, estimated: int, usage: UsageMetrics) -> None:
         """Count the tokens in ``usage`` that exceed ``estimated``. The estimate was counted before the request."""
@@ -96,8 +101,8 @@ def name_key(provider: str, base_url: str | None, api_key: str | None) -> str:
     return f"{provider}|{(base_url or '').rstrip('/')}|{digest}"
 
 
-async def _enter(limits: RateLimits, run_id: str, tokens: int) -> None:
-    await get_resource("rate limits", _Queues).find_queue(limits).enter(limits, run_id, tokens)
+async def _enter(waiter: _Waiter, run_id: str) -> None:
+    await get_resource("rate limits", _Queues).find_queue(waiter.limits).enter(waiter, run_id)
 
 
 async def _count(limits: RateLimits, tokens: int) -> None:
@@ -110,11 +115,28 @@ async def _pause(limits: RateLimits, delay: float) -> None:
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    """A call that waits for a slot. It may begin when ``turn`` has a result."""
+    """A call that waits for a slot.
+
+    Attributes:
+        queue: the queue that the call has entered; None before that.
+        slot: the slot that the call got; None if it has none.
+        turn: resolves when the call has a slot. It is set when the call enters the queue.
+    """
 
     limits: RateLimits
     tokens: int
-    turn: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    queue: _Queue | None = None
+    slot: _Slot | None = None
+    turn: asyncio.Future[None] = field(init=False)
+
+    def leave(self) -> None:
+        """Give the slot back if the call has one, because the call was cancelled. May be called in any thread.
+
+        The call may have got its slot without noticing: between two steps of the I/O loop, or on the way to the
+        caller's loop. So only the queue knows, on the I/O loop.
+        """
+        if self.queue is not None:  # otherwise, the cancellation also keeps the call from entering the queue
+            call_soon(self.queue.loop, partial(self.queue.give_back, self))
 
 
 class _Queues:
@@ -144,9 +166,9 @@ class _Queues:
 
 @dataclass(slots=True)
 class _Slot:
-    """A free slot. It was counted for a call, but the call was cancelled before it could use the slot.
+    """A slot that the store has counted. It is free if its call was cancelled before it could use the slot.
 
-    Another call may use the slot until the loop's clock shows ``until``: then the store no longer counts the slot.
+    Another call may use a free slot until the loop's clock shows ``until``: then the store no longer counts the slot.
     """
 
     limits: RateLimits
@@ -158,17 +180,28 @@ class _Queue:
     """The calls that wait for one model with one key. The runs take turns."""
 
     def __init__(self, counters: _Counters) -> None:
+        self.loop = asyncio.get_running_loop()
         self._counters = counters
         self._free: list[_Slot] = []
+        self._freed: asyncio.Future[None] = self.loop.create_future()  # resolves when a slot has become free
         self._waiting: dict[str, deque[_Waiter]] = {}  # by run id: the run's waiting calls. The first run is next.
         self._worker: asyncio.Task[None] | None = None
 
-    async def enter(self, limits: RateLimits, run_id: str, tokens: int) -> None:
-        waiter = _Waiter(limits, tokens)
+    async def enter(self, waiter: _Waiter, run_id: str) -> None:
+        waiter.queue = self
+        waiter.turn = self.loop.create_future()
         self._waiting.setdefault(run_id, deque()).append(waiter)
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._serve())
         await waiter.turn
+
+    def give_back(self, waiter: _Waiter) -> None:
+        """Make the slot of ``waiter`` free, if there is one. The call that is next may use it at once."""
+        if waiter.slot is not None:
+            self._free.append(waiter.slot)
+            waiter.slot = None
+            if not self._freed.done():
+                self._freed.set_result(None)
 
     def stop(self) -> None:
         if self._worker is not None:
@@ -200,31 +233,38 @@ class _Queue:
         return None
 
     async def _let_in(self, waiter: _Waiter) -> None:
+        slot: _Slot | None = None
         while not waiter.turn.done():
-            if self._take_free(waiter):
+            self._freed = self.loop.create_future()
+            slot = self._take_free(waiter)
+            if slot is not None:
                 break
             until = asyncio.get_running_loop().time() + waiter.limits.period  # the store's answer may take a while
             delay = await self._counters.take(waiter.limits, waiter.tokens)
             if delay <= 0:
-                if waiter.turn.done():
-                    self._free.append(_Slot(waiter.limits, waiter.tokens, until))
+                slot = _Slot(waiter.limits, waiter.tokens, until)
                 break
-            await asyncio.wait([waiter.turn], timeout=delay)  # ends early if the call is cancelled
-        if not waiter.turn.done():
-            waiter.turn.set_result(None)
+            # The wait ends early if the call is cancelled, or if a slot becomes free.
+            await asyncio.wait([waiter.turn, self._freed], timeout=delay, return_when=asyncio.FIRST_COMPLETED)
+        if slot is not None:
+            if waiter.turn.done():
+                self._free.append(slot)
+            else:
+                waiter.slot = slot
+                waiter.turn.set_result(None)
         run_id, waiters = next(iter(self._waiting.items()))
         self._waiting[run_id] = self._waiting.pop(run_id)  # moves the run to the end
         waiters.popleft()
 
-    def _take_free(self, waiter: _Waiter) -> bool:
-        """Take a free slot that is large enough. Return False if there is none."""
+    def _take_free(self, waiter: _Waiter) -> _Slot | None:
+        """Take a free slot that is large enough. Return None if there is none."""
         now = asyncio.get_running_loop().time()
         self._free = [slot for slot in self._free if slot.until > now]
         for slot in self._free:
             if slot.limits == waiter.limits and slot.tokens >= waiter.tokens:
                 self._free.remove(slot)
-                return True
-        return False
+                return slot
+        return None
 
 
 class _Counters:

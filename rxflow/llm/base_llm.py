@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo, ModelPrivateAttr
 from reactivex import Observable
 
+from rxflow._copies import copy_value
 from rxflow._loops import call_soon
 from rxflow._streaming import EventStream, ambient, from_async, in_thread
 from rxflow.llm._functions import Offered
@@ -255,11 +256,13 @@ def _method(llm: BaseLLM, name: str) -> Any:
 
 
 async def _resolve(said: Any) -> Any:
-    return await said if inspect.isawaitable(said) else said
+    while inspect.isawaitable(said):
+        said = await said
+    return said
 
 
 def _messages(request: Request) -> tuple[list[dict[str, Any]]]:
-    return ([{**message} for message in request.messages],)  # copies, because the method may change them
+    return (copy_value([{**message} for message in request.messages]),)  # copies, because the method may change them
 
 
 def _keywords(method: Callable[..., Any], request: Request) -> dict[str, Any]:

@@ -324,12 +324,12 @@ class LLM:
             limits.back_off(self._source.retry_delay(event.error, 1, 1) or 0.0)
 
     async def _deltas(self, request: Request) -> Observable[Delta]:
-        if self._limits is not None:
-            leaf = ambient.get()
-            await self._limits.acquire(leaf.run.id if leaf is not None else "", _estimate_tokens(request))
         native = not request.speaks_of_tools or self._function_calling
         if native is None:
             native = await self._source.calls_functions(self.model)
+        if self._limits is not None:  # last: a call that is cancelled later has used its slot
+            leaf = ambient.get()
+            await self._limits.acquire(leaf.run.id if leaf is not None else "", _estimate_tokens(request))
         deltas = self._source.stream(request) if native else offering_in_text(self._source, request)
         return cut_at_stop(deltas, request)
 

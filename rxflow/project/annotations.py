@@ -189,7 +189,9 @@ class _Identity:
 
 
 def _settle(made: Any) -> Any:
-    return await_blocking(made) if inspect.iscoroutine(made) else made
+    while inspect.iscoroutine(made):  # an async method may return what it has not awaited
+        made = await_blocking(made)
+    return made
 
 
 class _Making:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
 from contextlib import closing, suppress
+from dataclasses import replace
 from functools import partial
 from threading import TIMEOUT_MAX
-from typing import Any, cast
+from typing import Any
 
 from rxflow._loops import off_the_loop, on_this_loop
 from rxflow._options import Seconds, to_seconds
@@ -25,7 +26,6 @@ from rxflow._streaming import (
     drop_retracted,
     from_coroutine,
     is_repeated,
-    retract_all,
 )
 from rxflow.operators._core.log_reader import RunReader, raise_end
 from rxflow.operators._core.run_log import (
@@ -37,22 +37,25 @@ from rxflow.operators._core.run_log import (
     Note,
     OnNote,
     Page,
-    RunCancelled,
     RunExistsError,
-    RunLost,
     Status,
     check_position,
+)
+from rxflow.runs.continuation import (
+    create_journal,
+    explain_restart,
+    find_end,
+    read_end,
+    record_answers,
+    refuse_completed,
+    retract_all,
 )
 from rxflow.runs.options import Runnable, check_answers, find_runnable, read_reason
 from rxflow.runs.worker import Claim, Worker, Workers
 from rxflow.types import (
-    Cancelled,
     CrewFinished,
     Event,
-    Failed,
-    Finished,
     FlowFinished,
-    FlowPaused,
     InputReceived,
     InputRequested,
     RunPaused,
@@ -243,7 +246,8 @@ class Run:
         """Answer a question of the run.
 
         A live run continues in its process. A paused run is resumed as by :meth:`resume`, with the ``answer_within``
-        that was given to :meth:`Runs.start`.
+        that was given to :meth:`Runs.start`: this process carries out the run, so it must stay until :meth:`result`
+        returns. If it ends earlier, the answer is in the log, and ``resume()`` continues the run with it.
 
         Raises:
             LookupError: no question with this id is waiting, or the run was forgotten.
@@ -278,8 +282,12 @@ class Run:
         finished are not run again. The code of other methods runs again from its beginning, but finished model calls
         and tool calls are not repeated: their results come from the log. See docs/people.md.
 
-        Readers receive ``FlowResumed``, a ``Retracted`` if a text was incomplete, the questions that are still open,
-        and then the new events. In async code, call this method in a thread, because it blocks while it reads the log.
+        When this method returns, the ``answers`` are in the log, so they are not lost if this process ends or closes
+        its :class:`Runs`. The run itself is then cancelled or lost, and another call of this method continues it.
+
+        Readers receive the answers, ``FlowResumed``, a ``Retracted`` if a text was incomplete, the questions that are
+        still open, and then the new events. In async code, call this method in a thread, because it blocks while it
+        reads the log.
 
         Args:
             answers: the answers to questions of :meth:`pending`, by ``request_id``.
@@ -304,43 +312,41 @@ class Run:
             ).result()
             return
         head = self.look_up()
-        has_completed = f"run {self.id!r} has completed: there is nothing to resume"
         if head.status == "completed":
-            raise RuntimeError(has_completed)
+            raise refuse_completed(self.id)
         runnable = self._find_target(head, target, None if self.worker is None else self.worker.runnable)
 
-        def continue_after(past: Sequence[Event]) -> EventStream[Event]:
-            if past and past[0].seq > 0:
-                raise EventsDroppedError(
-                    f"run {self.id!r} cannot be resumed: its first events were dropped (max_events)"
-                )
-            journal = Journal(past, answers)
-            for request in journal.pending:
-                if answers and request.request_id in answers:
-                    check_answer(request, answers[request.request_id])
-            return runnable.events(head.spec.inputs).resume_from(journal)
-
         past = self._read_all()
-        source = continue_after(past)
+        journal = create_journal(self.id, past, answers)
+        source = runnable.events(head.spec.inputs)
         worker = self._workers.create(self.id, answer_within)
         claimed = self._claim(worker.on_note)
-        last = past[-1].seq
+        end = read_end(head)
         # If there are newer events than those in ``past``, the run only seemed lost, or somebody else has resumed it.
-        if claimed[1].last > last:
-            end = self._find_end(claimed, last)
+        is_newer = claimed[1].last > past[-1].seq
+        if is_newer:
+            end = self._find_end(claimed, past[-1].seq)
             if end is not None and end.status == "completed":
                 self._workers.end(claimed, end).result()
-                raise RuntimeError(has_completed)
-            try:
-                source = continue_after(self._read_all())
-            except BaseException as error:
-                if end is None:
-                    self._workers.fail(claimed, error)
-                else:  # Restore the end. Somebody else has probably answered the questions that ``answers`` is for.
-                    self._workers.end(claimed, end)
-                raise
+                raise refuse_completed(self.id)
+        try:
+            if is_newer:
+                past = self._read_all()
+                journal = create_journal(self.id, past, answers)
+            if answers:
+                recorded = record_answers(journal, answers)
+                self._store.append(claimed[0], recorded).result()
+                claimed = claimed[0], replace(claimed[1], last=claimed[1].last + len(recorded))
+                late = answers.keys() - {event.request_id for event in recorded}
+                journal = Journal([*past, *recorded], {request_id: answers[request_id] for request_id in late})
+        except BaseException as error:
+            if end is None:
+                self._workers.fail(claimed, error)
+            else:  # Restore the end. Somebody else has probably answered the questions that ``answers`` is for.
+                self._workers.end(claimed, end)
+            raise
         self.worker = worker
-        self._workers.begin(worker, runnable, source, claimed)
+        self._workers.begin(worker, runnable, source.resume_from(journal), claimed)
 
     def _claim(self, on_note: OnNote) -> Claim:
         return self._workers.await_claim(self._store.claim(self.id, None, on_note))
@@ -356,12 +362,7 @@ class Run:
         except BaseException as error:
             self._workers.fail(claimed, error)
             raise
-        for event in reversed(events):
-            if isinstance(event, FlowPaused):
-                return End("paused")
-            if isinstance(event, Finished | Failed | Cancelled) and not event.origin.parent_span_id:
-                return _end_of(event)
-        return None
+        return find_end(events)
 
     def _find_target(self, head: Head, target: Runnable | str | None, otherwise: Runnable | None = None) -> Runnable:
         what = target or self._workers.paused.get(self.id) or head.spec.target or otherwise
@@ -397,7 +398,7 @@ class Run:
         worker = self._workers.create(self.id, head.spec.answer_within)
         claimed = self._claim(worker.on_note)
         try:
-            retracted = retract_all(self._read_all(), head.error or _reason_to_restart(head, claimed[1].last))
+            retracted = retract_all(self._read_all(), head.error or explain_restart(head, claimed[1].last))
         except BaseException as error:
             self._workers.fail(claimed, error)
             raise
@@ -429,21 +430,6 @@ class Run:
             if isinstance(event, FlowFinished | CrewFinished | TaskFinished):
                 return event.result
         raise RuntimeError(f"run {self.id!r} completed without a result")
-
-
-def _reason_to_restart(head: Head, last: int) -> Exception:
-    """Return the error for the :class:`Retracted` event of a restart. Used if the run itself has no error."""
-    if head.status == "lost":
-        return RunLost(head.run_id, last)
-    if head.status == "cancelled":
-        return RunCancelled(head.run_id, head.reason)
-    return RuntimeError(f"run {head.run_id!r} was {head.status}, and starts from the beginning")
-
-
-def _end_of(event: Finished | Failed | Cancelled) -> End:
-    if isinstance(event, Failed):
-        return End("failed", cast(Exception, event.error))
-    return End("cancelled", reason=event.reason) if isinstance(event, Cancelled) else End("completed")
 
 
 def _tail_of(head: Head) -> int:

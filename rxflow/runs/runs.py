@@ -47,7 +47,7 @@ class Runs:
 
     ``keep``, ``max_events`` and ``lease`` are only for a store that this object opens. A :class:`Store` has its own
     settings. When this object is closed or the program ends, the live runs that this object has started, restarted or
-    resumed are cancelled.
+    resumed are cancelled, except that runs that wait for people are paused; see :meth:`close`.
 
     Raises:
         TypeError: an argument has a wrong type. For example, ``store`` is a path instead of a URL.
@@ -171,14 +171,15 @@ class Runs:
         self.store.forget(run_id).result()
 
     def close(self) -> None:
-        """Cancel the live runs that this object has started, restarted or resumed, and close the store.
+        """Stop the live runs that this object has started, restarted or resumed, and close the store.
 
-        A second call does nothing.
+        A run whose questions are open stops waiting for the answers, and is paused if nothing else in it goes on for
+        longer than 1 s. All other runs are cancelled. A second call does nothing.
         """
         atexit.unregister(self.close)
         if self.carrier is not None:
             self.carrier.close()
-        self._workers.cancel("its process ended, or closed the Runs object that started it")
+        self._workers.stop("its process ended, or closed the Runs object that started it")
         self.store.close()
 
     def __enter__(self) -> Self:

@@ -7,10 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
-import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from contextvars import copy_context
@@ -21,9 +17,10 @@ from reactivex.disposable import SingleAssignmentDisposable
 
 from rxflow._loops import call_soon, on_this_loop, running_loop
 from rxflow._options import Seconds, read_seconds
-from rxflow._streaming import Border, EventStream, Inbox, RunHandle, Unanswered, ambient
+from rxflow._streaming import UNANSWERED, Border, EventStream, Inbox, RunHandle, Unanswered, ambient
 from rxflow.operators._core.log_writer import LogWriter
 from rxflow.operators._core.run_log import End, Head, Note, Store, Writer
+from rxflow.runs.attendance import Attendance
 from rxflow.runs.options import Carrier, Runnable
 from rxflow.types import Event, FlowPaused, InputRequested, Started
 
@@ -120,6 +117,16 @@ class Worker:
         """
         with suppress(LookupError):
             self._inbox.decline(request_id)
+
+    def pause(self) -> bool:
+        """Stop waiting for answers, so that the run pauses as soon as everything else in it is done.
+
+        Return False if no question is open. Also return False if the run needs the event loop of the calling thread,
+        because the caller is about to wait for the run.
+        """
+        if self._border is None or running_loop() is self._border.scope.run.loop:
+            return False
+        return self._inbox.close()
 
     def cancel(self, reason: str) -> None:
         """Stop the run and close its connections to providers. May be called in any thread.
@@ -314,15 +321,22 @@ class Workers:
         else:  # for example KeyboardInterrupt
             self.end(claimed, End("cancelled", reason=_NOT_BEGUN))
 
-    def cancel(self, reason: str) -> None:
-        """Stop all runs, and wait until their ends are in the store.
+    def stop(self, reason: str) -> None:
+        """Pause the runs whose questions are open, cancel the others, and wait until their ends are in the store.
 
-        If the loop of a run is blocked for ``LOOPS_WAIT_S`` seconds, this thread ends the run. After that, this thread
-        waits at most ``STORE_WAIT_S`` seconds for the store.
+        A run that does not pause within ``LOOPS_WAIT_S`` seconds, because other work in it goes on, is cancelled too.
+        If the loop of a cancelled run is blocked for ``LOOPS_WAIT_S`` seconds, this thread ends the run. After that,
+        this thread waits at most ``STORE_WAIT_S`` seconds for the store.
         """
         workers = list(self._running)
+        pausing = [worker for worker in workers if worker.pause()]
         for worker in workers:
-            worker.cancel(reason)
+            if worker not in pausing:
+                worker.cancel(reason)
+        wait([worker.done for worker in pausing], LOOPS_WAIT_S)
+        for worker in pausing:
+            if not worker.is_ending:
+                worker.cancel(reason)
         workers = [worker for worker in workers if worker.has_begun]  # the other runs are cancelled when they begin
         wait([worker.done for worker in workers], LOOPS_WAIT_S)
         for worker in workers:
@@ -352,88 +366,28 @@ class _RunInbox(Inbox):
     def __init__(self, answer_within_s: float) -> None:
         super().__init__()
         self._answer_within_s = answer_within_s
+        self._is_closed = False
+
+    def close(self) -> bool:
+        """Leave all questions unanswered, also those to come. Return whether questions were open."""
+        # Set the flag first, and then read ``pending``. find_answer() is called with a question that is already in
+        # ``pending``, and reads the flag. In this order, no question is missed.
+        self._is_closed = True
+        pending = self.pending
+        for request in pending:
+            with suppress(LookupError):  # the question was answered in the meantime
+                self.decline(request.request_id)
+        return bool(pending)
 
     async def find_answer(self, request: InputRequested) -> Any:
-        limit = asyncio.timeout(self._answer_within_s)
+        limit = asyncio.timeout(0 if self._is_closed else self._answer_within_s)
         try:
             async with limit:
-                return await super().find_answer(request)
+                answer = await super().find_answer(request)
         except TimeoutError:
             if not limit.expired():
                 raise
-        raise Unanswered((request,))
-
-
-class Attendance:
-    """Counts the readers of a run, and calls ``on_absence`` when the run has had no reader for ``grace_s`` seconds.
-
-    Each reader announces for how long it counts as present, and announces itself again before that time is over.
-
-    If ``grace_s`` is above 0, ``on_absence`` is also called for a run that never has a reader, ``grace_s`` seconds
-    after the run begins. If ``grace_s`` is 0, ``on_absence`` is called as soon as the last reader leaves, but not for a
-    run that never has a reader.
-    """
-
-    def __init__(self, grace_s: float, on_absence: Callable[[], None]) -> None:
-        self._grace_s = grace_s
-        self._on_absence = on_absence
-        self._lock = threading.Lock()
-        self._until: dict[str, float] = {}
-        self._due = math.inf
-        self._timer: threading.Timer | None = None
-        self._timer_due = math.inf
-        if grace_s:
-            self._wait_until(time.monotonic() + grace_s)
-
-    def note(self, reader: str, seconds: float) -> None:
-        """Record that a reader is present for ``seconds`` from now; if ``seconds`` is 0, that the reader has left."""
-        now = time.monotonic()
-        with self._lock:
-            if seconds > 0:
-                self._until[reader] = now + seconds
-            else:
-                self._until.pop(reader, None)
-            # Drop readers that have vanished. The run may have had other readers since then.
-            self._until = {each: until for each, until in self._until.items() if until > now}
-            due = max(self._until.values(), default=now) + self._grace_s
-            if due > now:
-                self._wait_until(due)
-        if due <= now:
-            self._on_absence()
-
-    def close(self) -> None:
-        """Stop counting, because the run is over."""
-        with self._lock:
-            self._due = math.inf
-            if self._timer is not None:
-                self._timer.cancel()
-
-    def _wait_until(self, due: float) -> None:
-        """Make sure that a timer fires at ``due`` or earlier.
-
-        If a timer is already set for an earlier time, that timer is kept. When it fires, :meth:`_look` sets a new one.
-        Each timer is a thread, so keeping a timer saves a thread.
-        """
-        self._due = due
-        if due < self._timer_due:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer_due = due
-            self._timer = threading.Timer(due - time.monotonic(), self._look, args=[due])
-            self._timer.daemon = True
-            self._timer.start()
-
-    def _look(self, due: float) -> None:
-        """Call ``on_absence`` if the run has had no reader for ``grace_s`` seconds.
-
-        Otherwise set the next timer, unless :meth:`close` was called. This method runs in the timer's thread.
-        """
-        with self._lock:
-            if due != self._timer_due:
-                return  # a newer timer has replaced this one
-            self._timer_due = math.inf
-            is_absent = self._due <= due
-            if not is_absent and self._due < math.inf:
-                self._wait_until(self._due)
-        if is_absent:
-            self._on_absence()
+            raise Unanswered((request,)) from None
+        if answer is UNANSWERED and self._is_closed:
+            raise Unanswered((request,))  # do not ask at the console, because the process is about to end
+        return answer

@@ -97,7 +97,7 @@ class Transcript:
         yield from self._end_lines()
         error = self._tree.error
         if error is not None and error is not self._shown_error:
-            yield f"x {show_error(error)}"
+            yield f"{_MARKS[self._tree.state][1]} {show_error(error)}"
         yield self._tree.describe_outcome()
 
     def _begin(self, event: Started) -> Iterator[str]:
@@ -241,7 +241,7 @@ class Drawing:
         parts: list[RenderableType] = [*self._draw_tree(width, MAX_SUMMARY_ROWS, folds=False), Text()]
         parts.append(self.draw_outcome())
         if tree.error is not None:
-            parts.append(self._write(show_error(tree.error), "red"))
+            parts.append(self._write(show_error(tree.error), "yellow" if tree.state is State.STOPPED else "red"))
         elif tree.state is State.DONE and tree.result is not None:
             parts += [Text(), self._write(show_lines(in_words(tree.result)).strip())]
         return Group(*parts)

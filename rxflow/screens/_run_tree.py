@@ -8,6 +8,7 @@ from typing import Any
 
 from rxflow._streaming import WAITS, is_repeated
 from rxflow._text import shorten, show_title
+from rxflow.operators._core.run_log import RunCancelled, RunLost
 from rxflow.screens._lanes import (
     Kind,
     Lane,
@@ -102,6 +103,8 @@ class RunTree:
     def describe_outcome(self) -> str:
         """Describe in one line how the run ended, how long it took, and what it used."""
         ends = {State.DONE: "done", State.FAILED: "failed", State.STOPPED: "stopped", State.PAUSED: "paused"}
+        if isinstance(self.error, RunCancelled | RunLost):
+            ends |= {State.STOPPED: "cancelled", State.FAILED: "lost"}
         usage, spending = self.spending.usage, self.spending
         parts = [f"{ends.get(self.state, 'running')} after {show_seconds(self.seconds)}"]
         if self.progress is not None:
@@ -148,12 +151,12 @@ class RunTree:
         self.state = State.STOPPED
 
     def fail(self, error: BaseException) -> None:
-        """Record that the stream has ended with ``error``."""
+        """Record that the stream has ended with ``error``. A run that was cancelled has not failed."""
         self.error = error
+        self.state = State.STOPPED if isinstance(error, RunCancelled) else State.FAILED
         for root in self._open_roots():
             root.note = show_error(error)
-            self._close(root, State.FAILED, self.now)
-        self.state = State.FAILED
+            self._close(root, self.state, self.now)
 
     def complete(self) -> None:
         """Record that the stream has completed.

@@ -17,10 +17,9 @@ from typing import Any, Self, TypeVar
 
 from reactivex import Observable, operators as rxops
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
-from reactivex.disposable import CompositeDisposable, Disposable
 
 from rxflow import _lazy
-from rxflow._streaming import PipelineOutput
+from rxflow._streaming import Cleanup, Owned, PipelineOutput
 from rxflow.operators._core import through
 from rxflow.screens._drawing import Drawing, Transcript
 from rxflow.screens._lanes import fit_encoding
@@ -106,7 +105,7 @@ def draw(**options: Any) -> Callable[[Observable[T]], Observable[T]]:
                     observer.on_completed()
 
             running = source.subscribe(on_next, on_error, on_completed, scheduler=scheduler)
-            return CompositeDisposable(running, Disposable(dashboard.stop))
+            return Owned(running, Cleanup(dashboard.stop))
 
         return Observable(subscribe)
 

@@ -16,6 +16,7 @@ from rxflow.testing._stacks import find_raising_line
 from rxflow.types import ReasoningChunk, StreamChunk, StreamChunkType
 
 _MAX_SINGLE_FRAMES = 20  # a gap of up to this many whole milliseconds is drawn as dashes, any other gap as a time
+_LIKE_A_TIME = re.compile(r"(\d+)(ms|s|m|h)")
 _UNITS = (("h", 3_600_000), ("m", 60_000), ("s", 1000))
 _MAX_VALUE_CHARACTERS = 100  # at most this many characters of a value are shown
 _ON_BRACKETS = (
@@ -187,7 +188,7 @@ def _align(rows: Sequence[Sequence[_Mark]]) -> tuple[str, ...]:
     for start, end in _busy(chain.from_iterable(rows)):
         gap = _passing(start - now)
         parts = [" " * len(gap) if _is_over(row, now) else gap for row in rows]
-        parts = [f"{part}{_stretch(row, start, end)}" for part, row in zip(parts, rows, strict=True)]
+        parts = [f"{part}{_stretch(row, start, end, part)}" for part, row in zip(parts, rows, strict=True)]
         width = max(map(len, parts))
         drawn = [f"{so_far}{part:<{width}}" for so_far, part in zip(drawn, parts, strict=True)]
         now = end
@@ -211,15 +212,29 @@ def _busy(marks: Iterable[_Mark]) -> list[tuple[Decimal, Decimal]]:
     return spans
 
 
-def _stretch(row: Sequence[_Mark], start: Decimal, end: Decimal) -> str:
+def _stretch(row: Sequence[_Mark], start: Decimal, end: Decimal, before: str) -> str:
+    """Draw the marks of a row in a period. ``before`` is the drawing of the time before the period."""
     text = ""
     now = start
+    marks = ""  # since time has last passed
     for mark in row:
         if start <= mark.time < end:
-            text += f"[{duration(mark.time)}]" if mark.time < now else _passing(mark.time - now)
-            text += mark.text
+            if mark.time > now:
+                gap = _passing(mark.time - now)
+                text += _separate(marks, before, gap) + gap
+                marks, before = "", gap
+            marks += f"[{duration(mark.time)}]{mark.text}" if mark.time < now else mark.text
             now = max(now, mark.end)
-    return text if _is_over(row, now) else text + _passing(end - now)
+    gap = "" if _is_over(row, now) else _passing(end - now)
+    return text + _separate(marks, before, gap) + gap
+
+
+def _separate(marks: str, before: str, after: str) -> str:
+    """Return ``marks``, with a space inside if it would otherwise read as a time, such as the items "5" and "s"."""
+    found = _LIKE_A_TIME.fullmatch(marks)
+    if found is None or before[-1:] not in ("", " ") or after[:1] not in ("", " "):
+        return marks
+    return f"{found[1]} {found[2]}"
 
 
 def _passing(time: Decimal) -> str:

@@ -4,18 +4,23 @@ import asyncio
 import io
 import json
 import logging
+import threading
 from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
+import reactivex as rx
 from pythonjsonlogger.json import JsonFormatter
 from reactivex import Observable
 
 from rxflow import Flow, StreamChunk, operators as ops
 from rxflow.adapters import logs
 from rxflow.flow import start
+from rxflow.types.chunks import Origin
+from rxflow.types.events import FlowStarted
 from tests.adapters import flows
 from tests.gate import Gate
+from tests.operators.endings import stubborn
 from tests.scripted import Scripted, calls
 from tests.team import solo
 
@@ -145,6 +150,15 @@ def test_a_run_that_is_disposed_says_what_was_open(written: Written) -> None:
     last = written()[-1]
     assert (last["levelname"], last["event"]) == ("WARNING", "Disposed")
     assert len(last["open_spans"]) == 6
+
+
+def test_so_does_one_whose_source_raises_when_it_is_disposed(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    reported: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", reported.append)
+    begun = FlowStarted(origin=Origin(span_id="r/1", flow_name="Trip"), inputs={})
+    stubborn(rx.concat(rx.of(begun), rx.never())).pipe(logs.log("trips")).subscribe().dispose()
+    assert [line["event"] for line in written()] == ["FlowStarted", "Disposed"]
+    assert [each.exc_type for each in reported] == [ZeroDivisionError]
 
 
 @pytest.mark.parametrize("flow", flows.ALL)

@@ -11,15 +11,18 @@ from typing import Any
 
 import pytest
 from mcp import Client, StdioServerParameters
+from mcp.server import Server
 from mcp.shared.exceptions import MCPError
 from mcp.types import CallToolResult, ElicitRequestFormParams, ElicitResult, InputRequiredResult, TextContent
-from pydantic import BaseModel
+from mcp_types._v2025_11_25 import PrimitiveSchemaDefinition
+from pydantic import BaseModel, TypeAdapter
 
 from rxflow import Flow, operators as ops
 from rxflow._loops import Once
 from rxflow.adapters import mcp
-from rxflow.flow import start
+from rxflow.flow import HumanFeedbackResult, human_feedback, listen, or_, start
 from rxflow.runs import Runs
+from rxflow.testing import ScriptedLLM
 from rxflow.tools import BaseTool
 from rxflow.types.events import ToolFailed, ToolFinished, ToolProgress, ToolStarted
 from tests.adapters import flows, mcp_servers
@@ -338,6 +341,36 @@ class TestQuestions:
 
         assert text_of(asyncio.run(run())) == "the run waits for a person: In whose name?"
 
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            ({"answer": "again"}, "again: again"),
+            ({"words": "make it shorter"}, "again: make it shorter"),
+            ({"answer": "approved", "words": "make it shorter"}, "again: make it shorter"),
+            ({"answer": "approved", "words": ""}, "approved: approved"),
+            ({}, "approved: "),
+        ],
+    )
+    def test_the_user_chooses_an_option_or_answers_in_words(self, mode: str, content: Any, said: str) -> None:
+        answer = '{"outcome": "again"}'
+
+        class Reviewed(Flow):
+            @start()
+            @human_feedback("Good?", emit=["approved", "again"], llm=ScriptedLLM([answer], repeat=True))
+            def write(self) -> str:
+                return "a text"
+
+            @listen(or_("approved", "again"))
+            def tell(self, given: HumanFeedbackResult) -> str:
+                return f"{given.outcome}: {given.feedback}"
+
+        (asked,), result = put(mcp.create_server("reviews", mcp.FlowTool(Reviewed)), mode, [("accept", content)])
+        assert text_of(result) == said
+        assert asked.requested_schema["properties"]["answer"]["enum"] == ["approved", "again"]
+        assert "required" not in asked.requested_schema, "a client would insist on an option"
+        for each in asked.requested_schema["properties"].values():
+            TypeAdapter(PrimitiveSchemaDefinition).validate_python(each)
+
 
 class TestBetweenCalls:
     """From the protocol's version of 2026 on a call ends with what is asked, and is made again with the answers."""
@@ -421,6 +454,12 @@ def take_trip(runs: Runs, reply: Callable[[str], Any]) -> tuple[list[str], CallT
 
 
 def book(mode: str, replies: list[tuple[Any, Any]]) -> tuple[list[ElicitRequestFormParams], CallToolResult]:
+    return put(mcp_servers.create_flows(), mode, replies, "Booking")
+
+
+def put(
+    served: Server[Any], mode: str, replies: list[tuple[Any, Any]], tool: str = "Reviewed"
+) -> tuple[list[ElicitRequestFormParams], CallToolResult]:
     """What the client's user was asked, and what became of the call."""
     asked: list[ElicitRequestFormParams] = []
     left = iter(replies)
@@ -431,8 +470,8 @@ def book(mode: str, replies: list[tuple[Any, Any]]) -> tuple[list[ElicitRequestF
         return ElicitResult(action=action, content=content)
 
     async def run() -> CallToolResult:
-        async with Client(mcp_servers.create_flows(), elicitation_callback=answer, mode=mode) as client:
-            return await client.call_tool("Booking", {})
+        async with Client(served, elicitation_callback=answer, mode=mode) as client:
+            return await client.call_tool(tool, {})
 
     return asked, asyncio.run(run())
 

@@ -19,6 +19,7 @@ from starlette.routing import Route
 from starlette.types import Message
 
 from rxflow import Flow, StreamChunk
+from rxflow._streaming import from_async
 from rxflow.adapters import sse
 from rxflow.flow import start
 from rxflow.runs import MemoryLog, Note, Run, RunCancelled, Runs
@@ -28,6 +29,7 @@ from tests.adapters import flows
 from tests.adapters.node_clients import run_node
 from tests.adapters.serving import CuttingProxy, serve
 from tests.gate import PATIENCE_S, Gate
+from tests.operators.endings import stubborn
 from tests.runs.flows import Endless
 from tests.scripted import Scripted
 from tests.team import solo
@@ -217,6 +219,28 @@ def test_a_client_that_is_far_behind_a_run_of_its_own_is_cut_off(caplog: pytest.
         assert httpx.get(f"{url}/run", timeout=PATIENCE_S).text == ""
         assert is_disposed.is_set()
     assert caplog.messages == ["a client was disconnected: it is more than 100000 items behind the run"]
+
+
+def test_so_is_one_whose_items_raise_when_they_are_disposed(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sse, "MAX_WAITING_ITEMS", 2)
+    go_on = Gate()
+
+    async def count(emit: Callable[[bytes], None]) -> None:
+        await go_on.passed()
+        for number in range(3):
+            emit(b"data: %d\n\n" % number)
+        await Gate().passed()
+
+    messages = stubborn(from_async(count))
+    with serve(app(lambda request: sse.stream(messages))) as url, httpx.stream("GET", f"{url}/run") as response:
+        go_on.open()
+        assert list(response.iter_bytes()) == []
+    assert caplog.messages == [
+        "a client was disconnected: it is more than 2 items behind the run",
+        "a dispose action raised",
+    ]
 
 
 @pytest.mark.parametrize("respond", [sse.respond, sse.respond_with_lines])

@@ -48,6 +48,15 @@ def short(output: TaskOutput) -> tuple[bool, Any]:
 
 
 class TestGuardrails:
+    def test_an_async_guardrail_may_return_what_it_has_not_awaited(self) -> None:
+        async def judge(output: TaskOutput) -> tuple[bool, str]:
+            return (False, "too long") if len(output.raw) > 4 else (True, output.raw)
+
+        async def forgetful(output: TaskOutput) -> Any:
+            return judge(output)
+
+        assert solo(Scripted("Far too long", "Fine"), guardrail=forgetful).kickoff().raw == "Fine"
+
     def test_an_answer_that_is_accepted_goes_on(self) -> None:
         model = Scripted("Fine")
         assert solo(model, guardrail=short).kickoff().raw == "Fine"

@@ -139,13 +139,27 @@ def test_what_a_callback_does_to_the_inputs_stays_in_its_run() -> None:
     assert [each.inputs for each in started] == [{"n": 0}, {"n": 0}]
 
 
+def test_what_a_callback_does_to_a_list_in_the_inputs_stays_in_its_run() -> None:
+    def add(inputs: dict[str, Any]) -> None:
+        inputs["tags"].append("new")
+
+    model = Scripted("Done")
+    mine: dict[str, Any] = {"tags": []}
+    events = solo(model, description="tags={tags}", crew={"before_kickoff_callbacks": [add]}).events(mine)
+    started = [outcome(events).one(CrewStarted) for _ in range(2)]
+    assert [prompt(model, number).split()[0] for number in range(2)] == ["tags=['new']", "tags=['new']"]
+    assert mine == {"tags": []}
+    assert [each.inputs for each in started] == [{"tags": []}, {"tags": []}]
+
+
 def test_what_becomes_of_the_inputs_after_the_kickoff_does_not_reach_the_run() -> None:
     model = Scripted("Done")
-    mine = {"topic": "terns"}
-    events = solo(model, description="About {topic}").events(mine)
+    mine: dict[str, Any] = {"topic": "terns", "places": ["sea"]}
+    events = solo(model, description="About {topic} at {places}").events(mine)
+    mine.pop("places").append("lake")
     mine.clear()
     outcome(events)
-    assert prompt(model).startswith("About terns")
+    assert prompt(model).startswith("About terns at ['sea']")
 
 
 def test_a_callback_gets_a_dict_also_where_there_are_no_inputs() -> None:

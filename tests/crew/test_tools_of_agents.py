@@ -306,7 +306,7 @@ def test_a_result_is_told_as_text(result: Any, content: str) -> None:
     model = Scripted(calls(("give", {})), "Done.")
     seen = played(solo(model, agent={"tools": [give]}))
     assert told(model) == [content]
-    assert seen.one(ToolFinished).result is result
+    assert repr(seen.one(ToolFinished).result) == repr(result)  # an endless list cannot be compared
 
 
 def test_a_class_is_a_tool_too() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import reactivex
 
 from rxflow import operators as ops
 from rxflow._streaming.questions import Who
@@ -263,3 +264,21 @@ def test_closing_ends_a_wait_at_once() -> None:
     assert isinstance(ended[0], asyncio.CancelledError)
     assert inbox.pending == ()
     assert output.is_cancelled
+
+
+def test_what_an_answerer_has_not_awaited_is_awaited() -> None:
+    async def answer() -> Any:
+        return reactivex.of("tides")
+
+    async def forgetful() -> Any:
+        return answer()
+
+    async def more_forgetful(request: InputRequested) -> Any:
+        return forgetful()
+
+    class Asking(Flow):
+        @start()
+        def begin(self) -> str | None:
+            return self.ask("Which topic?")
+
+    assert Asking(input_provider=more_forgetful).kickoff() == "tides"

@@ -9,7 +9,7 @@ from typing import Any, Literal, Optional
 import pytest
 from pydantic import BaseModel
 
-from rxflow.flow import Flow, and_, listen, or_, router, start
+from rxflow.flow import Flow, and_, human_feedback, listen, or_, persist, router, start
 from tests.gate import PATIENCE_S
 from tests.scripted import Scripted
 from tests.signals import signals_of
@@ -516,6 +516,15 @@ class TestWrongDecorators:
         for decorate in (start, listen, router):
             with pytest.raises(ValueError, match=r"'begin' is not a method of a graph; .* with parentheses"):
                 decorate(begin)
+
+    @pytest.mark.parametrize("decorate", [start, listen, router])
+    @pytest.mark.parametrize("inner", [start(), router("ok"), persist, human_feedback("Good?")])
+    def test_a_decorator_without_parentheses_on_a_decorated_method(self, decorate: Any, inner: Any) -> None:
+        def begin(self: Flow) -> None: ...
+
+        message = rf"@{decorate.__name__} on Flawed.begin has no parentheses; write @{decorate.__name__}\("
+        with pytest.raises(ValueError, match=message):
+            type("Flawed", (Flow,), {"begin": decorate(inner(begin))})
 
     def test_a_decorator_on_a_class(self) -> None:
         with pytest.raises(ValueError, match="goes on a method of a Flow"):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import pytest
@@ -9,10 +10,15 @@ import reactivex
 
 from rxflow import operators as ops
 from rxflow.flow import Flow, HumanFeedbackResult, human_feedback, listen, or_, router, start
+from rxflow.operators import Inbox
 from rxflow.testing import ScriptedLLM
 from rxflow.types.answers import HumanFeedbackPending, RunPaused
 from rxflow.types.events import FlowFinished, FlowPaused, InputRequested, LLMFinished, MethodFinished
+from tests.gate import PATIENCE_S, poll
 from tests.signals import Outcome, outcome
+
+bare: Any = human_feedback
+"""The decorator as a mistaken program uses it, without parentheses."""
 
 
 class Review(Flow):
@@ -68,8 +74,39 @@ def test_a_label_chooses_what_follows_and_none_is_the_default(words: str, result
     assert reviewing(words).one(FlowFinished).result == result
 
 
-def test_without_a_default_no_words_are_the_first_label() -> None:
-    assert reviewing("", choosing(ScriptedLLM())).one(FlowFinished).result == "published"
+@pytest.mark.parametrize("words", ["", "   ", "\n"])
+def test_without_a_default_no_words_are_not_an_answer(words: str) -> None:
+    seen = reviewing(words, choosing(ScriptedLLM()))
+    assert isinstance(seen.error, ValueError)
+    assert str(seen.error) == (
+        "the answer to 'Good?' does not fit: it is empty; answer with one of approved, again, or in other words, or "
+        "give @human_feedback a default_outcome"
+    )
+    assert [each.origin.flow_method for each in seen.of(MethodFinished)] == []
+
+
+def test_an_inbox_keeps_the_question_open_when_the_answer_is_empty() -> None:
+    inbox = Inbox()
+    output = choosing("none")().observe().pipe(ops.answer_with(inbox), ops.to_output())
+    with output, ThreadPoolExecutor() as threads:
+        reading = threads.submit(list, output)
+        (request,) = poll(lambda: inbox.pending, bool, "no question")
+        for empty in ("", "   "):
+            with pytest.raises(ValueError, match="it is empty; answer with one of approved, again"):
+                inbox.answer(request.request_id, empty)
+        assert inbox.pending == (request,)
+        inbox.answer(request.request_id, "again")
+        reading.result(PATIENCE_S)
+
+
+def test_without_labels_no_words_are_an_answer() -> None:
+    class Plain(Flow):
+        @start()
+        @human_feedback("Good?")
+        def draft(self) -> str:
+            return "draft"
+
+    assert reviewing("", Plain).one(FlowFinished).result.feedback == ""
 
 
 @pytest.mark.parametrize("said", ['{"outcome": "again"}', 'Well: ```{"outcome": "again"}```', "I would say: again."])
@@ -187,6 +224,10 @@ def test_the_question_shows_the_output_and_the_labels() -> None:
     assert (request.kind, request.message, request.options) == ("feedback", "Good?", ("approved", "again"))
     assert request.arguments == {"output": "draft"}
     assert request.response_schema == {"type": "string"}
+    assert reviewing("again", choosing("none")).one(InputRequested).response_schema == {
+        "type": "string",
+        "pattern": r"\S",
+    }
 
 
 def test_the_method_finishes_when_the_person_has_spoken() -> None:
@@ -257,6 +298,9 @@ def test_what_does_not_fit_together_is_refused() -> None:
         human_feedback("Good?", default_outcome="yes")
     with pytest.raises(ValueError, match=r"default_outcome 'maybe' must be one of the emit options: \['yes', 'no'\]"):
         human_feedback("Good?", emit=["yes", "no"], default_outcome="maybe")
+    for wrong in ([1], ["yes", 2], [["yes"]]):
+        with pytest.raises(TypeError, match="emit must name labels, which are strings; got"):
+            human_feedback("Good?", emit=wrong)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     for empty in ([], "", ["yes", ""]):
         with pytest.raises(ValueError, match="emit must name at least one label, and no empty one; got"):
             human_feedback("Good?", emit=empty)
@@ -345,3 +389,19 @@ def test_a_router_of_ones_own_may_follow() -> None:
             return "long feedback"
 
     assert reviewing("wonderful", Routed).one(FlowFinished).result == "long feedback"
+
+
+@pytest.mark.parametrize("is_outside", [False, True])
+def test_without_parentheses_it_is_refused_where_it_is_written(is_outside: bool) -> None:
+    def plan(self: Flow) -> str:
+        return "plan"
+
+    with pytest.raises(
+        TypeError, match=r"@human_feedback got the method 'plan' as its message; write @human_feedback\("
+    ):
+        bare(start()(plan) if is_outside else plan)
+
+
+def test_a_message_that_is_not_a_text_is_refused() -> None:
+    with pytest.raises(TypeError, match="@human_feedback: message is not a string: 3"):
+        human_feedback(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

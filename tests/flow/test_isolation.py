@@ -10,7 +10,7 @@ import pytest
 import reactivex
 
 from rxflow.flow import Flow, listen, start
-from rxflow.types.events import FlowFinished, FlowStarted
+from rxflow.types.events import FlowFinished, FlowStarted, MethodFinished
 from rxflow.types.streaming import FlowStreamingOutput, StreamChunk
 from tests.gate import PATIENCE_S
 from tests.signals import outcome, signals_of
@@ -148,6 +148,22 @@ def test_the_start_event_of_an_inner_kickoff_keeps_its_inputs() -> None:
 
     started = outcome(Outer().events()).of(FlowStarted)
     assert [each.inputs for each in started] == [{}, {"topic": "terns"}, {"topic": "gulls"}]
+
+
+def test_listeners_share_the_object_that_a_method_returned_but_its_event_stays() -> None:
+    class Appends(Flow):
+        @start()
+        def begin(self) -> Any:
+            self.items: list[Any] = [{"tags": {1}}]
+            return self.items
+
+        @listen(begin)
+        def add(self, items: list[Any]) -> bool:
+            items[0]["tags"].add(2)
+            return items is self.items
+
+    seen = outcome(Appends().events())
+    assert [event.result for event in seen.of(MethodFinished)] == [[{"tags": {1}}], True]
 
 
 def test_inputs_that_hold_themselves_are_copied_as_such() -> None:

@@ -2,14 +2,17 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
 from rxflow.flow import Flow, listen, router, start
+from rxflow.types.events import MethodFinished
 from tests.flow.callers import Whereabouts, calling_as, said
 from tests.gate import PATIENCE_S
+from tests.signals import outcome
+from tests.team import crew_saying
 
 
 @pytest.mark.parametrize("method", ["sync", "async", "generator"])
@@ -89,6 +92,55 @@ def test_a_method_may_be_a_plain_callable_that_returns_a_coroutine() -> None:
             return work()
 
     assert Wrapped().kickoff() == "awaited"
+
+
+class Forgetful(Flow):
+    """An async method that does not await what it returns."""
+
+    @start()
+    async def begin(self) -> Any:
+        async def ask() -> Any:
+            return self.ask_async("Which topic?")
+
+        return ask()
+
+    @listen(begin)
+    async def write(self, topic: str) -> Any:
+        return crew_saying("words on ", topic).kickoff_async()
+
+
+def test_an_async_method_may_return_what_it_has_not_awaited() -> None:
+    flow = Forgetful(input_provider=lambda _: "tides")
+    result: Any = flow.kickoff()
+    assert result.raw == "words on tides"
+    assert flow.method_outputs[0] == "tides"
+
+
+def test_an_observable_or_generator_out_of_a_coroutine_is_read_like_any_other() -> None:
+    async def tell() -> AsyncIterator[str]:
+        yield "Once "
+        yield "upon"
+
+    async def later(what: Any) -> Any:
+        return what
+
+    class Telling(Flow):
+        @start()
+        async def observed(self) -> Any:
+            return later(crew_saying("a ", "time").observe())
+
+        @listen(observed)
+        async def told(self) -> Any:
+            return later(tell())
+
+        @listen(told)
+        def told_by_a_sync_method(self) -> Any:
+            return later(tell())
+
+    flow = Telling()
+    seen = outcome(flow.events())
+    assert [event.result for event in seen.of(MethodFinished)] == ["a time", "Once upon", "Once upon"]
+    assert seen.text == "a timeOnce uponOnce upon"
 
 
 def test_stop_iteration_out_of_a_method_is_an_error_like_another() -> None:

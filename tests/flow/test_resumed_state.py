@@ -142,6 +142,25 @@ class TestTheStateOfAResumedRun:
             seen = outcome(Appends().events({"items": []}).resume_from(journal))
             assert seen.one(FlowFinished).result == ([1], [0, 1])
 
+    def test_has_the_results_as_they_were_although_a_method_had_changed_them(self) -> None:
+        class Appends(Flow):
+            @start()
+            def first(self) -> list[int]:
+                return []
+
+            @listen(first)
+            def second(self, items: list[int]) -> list[int]:
+                items.append(1)
+                self.ask("Go on?")
+                return items
+
+        paused = outcome(Appends().events())
+        (request,) = paused.one(FlowPaused).pending
+        for _ in range(2):
+            journal = Journal(paused.events, {request.request_id: "yes"})
+            seen = outcome(Appends().events().resume_from(journal))
+            assert seen.one(FlowFinished).result == [1]
+
     def test_needs_no_id(self) -> None:
         class Numbered(BaseModel):
             id: int | None = None

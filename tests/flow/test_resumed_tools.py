@@ -228,6 +228,36 @@ def test_a_call_that_a_person_changed_does_not_answer_the_call_that_the_model_wa
     assert sent == ["Cy", "Ann"]
 
 
+def test_a_tool_that_changes_its_arguments_and_its_result_is_known_again() -> None:
+    sent: list[str] = []
+    names: list[list[str]] = []
+
+    @tool
+    def send(to: list[str]) -> list[str]:
+        """Send the letter."""
+        to.append("boss")
+        names.append(to)
+        sent.extend(to)
+        return sent
+
+    @tool(needs_approval=True)
+    def sign(name: str) -> str:
+        """Sign."""
+        sent.clear()
+        return "signed"
+
+    model = Scripted(calls(("send", {"to": ["Ann"]})), calls(("sign", {"name": "Bo"})), "Done")
+    crew = solo(model, agent={"tools": [send, sign]})
+    paused = outcome(crew.events())
+    assert [event.arguments for event in paused.of(ToolStarted)] == [{"to": ["Ann"]}, {"name": "Bo"}]
+    (request,) = paused.one(FlowPaused).pending
+    sent.append("later")
+    assert paused.one(ToolFinished).result == ["Ann", "boss"]
+    seen = outcome(crew.events().resume_from(Journal(paused.events, {request.request_id: "yes"})))
+    assert seen.one(CrewFinished).result.raw == "Done"
+    assert names == [["Ann", "boss"]]
+
+
 def test_feedback_may_be_about_a_dict_whose_keys_cannot_be_sorted() -> None:
     class Reviewed(Flow):
         @start()

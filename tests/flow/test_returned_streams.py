@@ -12,7 +12,9 @@ from reactivex.scheduler import NewThreadScheduler
 
 from rxflow import Crew
 from rxflow.flow import Flow, listen, start
+from rxflow.llm.source import ReasoningDelta
 from rxflow.operators import retry_stream, text, to_output
+from rxflow.runs import Runs
 from rxflow.testing import ScriptedLLM
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import (
@@ -23,6 +25,7 @@ from rxflow.types.events import (
     LLMFailed,
     LLMFinished,
     MethodFinished,
+    ReasoningChunk,
     Retracted,
 )
 from rxflow.types.results import CrewOutput, TaskOutput, UsageMetrics
@@ -198,6 +201,32 @@ class TestObservable:
 
         seen = outcome(Returning().events())
         assert seen.one(FlowFinished).result == text_of(seen.events) == "one.good."
+
+    @pytest.mark.parametrize("is_selection", [False, True])
+    def test_of_another_runs_events_loses_the_reasoning_that_the_run_retracted(self, is_selection: bool) -> None:
+        def refuse_bad(output: TaskOutput) -> tuple[bool, str]:
+            return output.raw != "bad.", output.raw
+
+        answers = [[ReasoningDelta(f"why {word}"), word] for word in ("one.", "bad.", "good.")]
+        agent = an_agent(Scripted(*answers))
+        tasks = [a_task(agent), a_task(agent, guardrail=refuse_bad)]
+
+        class Returning(Flow):
+            @start()
+            def begin(self) -> Any:
+                return run.observe() if is_selection else run.events()
+
+        with Runs() as runs:
+            run = runs.start(Crew(agents=[agent], tasks=tasks))
+            run.result()
+            seen = outcome(Returning().events())
+        shown: list[StreamChunk | ReasoningChunk] = []
+        for event in seen.events:
+            if isinstance(event, StreamChunk | ReasoningChunk):
+                shown.append(event)
+            elif isinstance(event, Retracted):
+                shown = [each for each in shown if not event.covers(each)]
+        assert [each.content for each in shown] == ["why one.", "one.", "why good.", "good."]
 
     def test_of_words_that_is_tried_three_times_shows_only_the_last_try(self) -> None:
         tries = iter("abc")

@@ -15,7 +15,7 @@ from rxflow.flow.flow import start
 from rxflow.llm.source import Ending, ReasoningDelta, ToolCallDelta
 from rxflow.tools import tool
 from rxflow.types.chunks import StreamChunk
-from rxflow.types.events import LLMFailed, LLMFinished, ReasoningChunk
+from rxflow.types.events import LLMFailed, LLMFinished, LLMStarted, ReasoningChunk
 from rxflow.types.results import UsageMetrics
 from tests.gate import Gate
 from tests.scripted import Scripted, calls
@@ -40,6 +40,19 @@ class Answering(BaseLLM):
 
 class Verdict(BaseModel):
     good: bool
+
+
+def test_a_model_may_change_its_messages_and_the_event_keeps_what_was_asked() -> None:
+    class Adding(BaseLLM):
+        def call(self, messages: Any, **_: Any) -> str:
+            messages[0]["content"].append({"type": "text", "text": "Be brief"})
+            messages[0]["role"] = "system"
+            return "Yes"
+
+    asked = [{"role": "user", "content": [{"type": "text", "text": "Say it"}]}]
+    seen = outcome(Adding("mine").events(asked))
+    assert seen.text == "Yes"
+    assert seen.one(LLMStarted).messages == asked
 
 
 async def agenerate() -> AsyncIterator[str]:

@@ -90,6 +90,12 @@ class TestAsyncFunctions:
         with pytest.raises(TypeError, match="the function 'add' is async: use acall"):
             Scripted(ADDING).llm.call("Hi", [ADD], {"add": add})
 
+    def test_acall_awaits_what_a_coroutine_function_has_not_awaited(self) -> None:
+        async def forgetful(a: int, b: int) -> Any:
+            return aplus(a, b)
+
+        assert acall(Scripted(ADDING).llm, "Hi", [ADD], {"add": forgetful}) == 3
+
     def test_acall_awaits_one_that_does_not_show_it(self) -> None:
         assert acall(Scripted(ADDING).llm, "Hi", [ADD], {"add": hidden}) == 3
 

@@ -1,7 +1,9 @@
 """Requests and tokens a minute, shared by all who have the same key."""
 
 import asyncio
+import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from rxflow.llm._limits import RateLimits, _Counters  # pyright: ignore[reportPr
 from rxflow.llm.source import Ending
 from rxflow.types import UsageMetrics
 from rxflow.types.events import FlowFinished, FlowPaused, LLMRetrying
-from tests.gate import Gate
+from tests.gate import PATIENCE_S, Gate
 from tests.loopback import Loopback, Reply
 from tests.scripted import Scripted
 from tests.signals import Signals, outcome
@@ -35,6 +37,12 @@ def ask(llm: LLM) -> DisposableBase:
 def ask_without_limits(provider: Loopback) -> None:
     """A whole round trip of another call: what was free to go has gone when it is back."""
     assert LLM("openai/gpt-4o", base_url=provider.url, api_key="free").call("Hi") is not None
+
+
+def after_steps(count: int, then: Callable[[], object]) -> None:
+    """Call ``then`` after so many steps of the running loop."""
+    loop = asyncio.get_running_loop()
+    loop.call_soon(then if count <= 1 else partial(after_steps, count - 1, then))
 
 
 class TestRequests:
@@ -129,6 +137,71 @@ class TestRequests:
             await limits.acquire("c", 0)  # 50 periods later, if each of them had had its turn
 
         asyncio.run(asyncio.wait_for(main(), 20))
+
+    @pytest.mark.parametrize("moment", ["counted", "granted", "on its way"])
+    def test_a_call_that_is_cancelled_as_it_gets_its_slot_takes_none(
+        self, moment: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        limits = RateLimits(key=f"cancelled when {moment}", model="m", max_rpm=1)
+        take = _Counters.take
+        granted, cancelled = threading.Event(), threading.Event()
+
+        async def main() -> None:
+            loop = asyncio.get_running_loop()
+            stopped = asyncio.create_task(limits.acquire("a", 0))
+
+            def cancel() -> None:
+                stopped.add_done_callback(lambda _: cancelled.set())
+                loop.call_soon_threadsafe(stopped.cancel)
+                assert cancelled.wait(PATIENCE_S)
+
+            async def take_and_cancel(counters: _Counters, limits: RateLimits, tokens: int) -> float:
+                delay = await take(counters, limits, tokens)
+                monkeypatch.setattr(_Counters, "take", take)
+                if moment == "counted":
+                    cancel()
+                elif moment == "granted":
+                    asyncio.get_running_loop().call_soon(cancel)
+                else:
+                    after_steps(3, granted.set)
+                return delay
+
+            monkeypatch.setattr(_Counters, "take", take_and_cancel)
+            await asyncio.sleep(0)
+            if moment == "on its way":
+                assert granted.wait(PATIENCE_S)  # blocks this loop, so that it does not yet know of the slot
+                stopped.cancel()
+            await asyncio.gather(stopped, return_exceptions=True)
+            assert stopped.cancelled()
+            await limits.acquire("b", 0)
+
+        asyncio.run(asyncio.wait_for(main(), 5))
+
+    def test_a_slot_that_a_cancelled_call_gives_back_goes_to_the_one_that_waits(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        limits = RateLimits(key="given back", model="m", max_rpm=1)
+        take = _Counters.take
+        both_asked = threading.Event()
+        delays: list[float] = []
+
+        async def note(counters: _Counters, limits: RateLimits, tokens: int) -> float:
+            delays.append(await take(counters, limits, tokens))
+            if len(delays) == 2:
+                after_steps(3, both_asked.set)
+            return delays[-1]
+
+        monkeypatch.setattr(_Counters, "take", note)
+
+        async def main() -> None:
+            stopped, waiting = (asyncio.create_task(limits.acquire(run_id, 0)) for run_id in ("a", "b"))
+            await asyncio.sleep(0)
+            assert both_asked.wait(PATIENCE_S)
+            stopped.cancel()
+            await waiting
+            assert stopped.cancelled()
+
+        asyncio.run(asyncio.wait_for(main(), 5))
 
     def test_a_slot_that_became_free_is_lent_only_as_long_as_it_counts(self, monkeypatch: pytest.MonkeyPatch) -> None:
         limits = RateLimits(key="late", model="m", max_rpm=1, period=1)

@@ -154,6 +154,7 @@ def test_a_header_about_the_wait_that_cannot_be_read_is_as_if_it_was_not_there(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # a thousand requests, on a busy machine
 def test_a_thousand_retries_end_with_the_error_of_the_provider(
     provider: Loopback, monkeypatch: pytest.MonkeyPatch
 ) -> None:

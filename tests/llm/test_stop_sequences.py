@@ -1,19 +1,22 @@
 """``stop`` ends an answer, whether the model takes the parameter or not."""
 
+import asyncio
 from typing import Any
 
 import pytest
+import reactivex as rx
 from hypothesis import given, strategies as st
 from pydantic import BaseModel
-from reactivex import Subject
+from reactivex import Observable, Subject, operators as rxops
 
 from rxflow import LLM
 from rxflow.llm._call import StopSequences, cut_at_stop
-from rxflow.llm.source import Delta, Ending, ReasoningDelta, RefusalDelta, Request, ToolCallDelta
+from rxflow.llm.source import Delta, Ending, ReasoningDelta, RefusalDelta, Request, Source, ToolCallDelta
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import LLMFailed, LLMFinished
 from rxflow.types.results import UsageMetrics
 from tests.loopback import Loopback, Reply
+from tests.operators.endings import refuse
 from tests.scripted import Scripted, calls
 from tests.signals import outcome
 from tests.team import solo
@@ -81,6 +84,22 @@ def test_the_connection_is_closed_at_once() -> None:
     assert source.observers == []
     usage = UsageMetrics(prompt_tokens=0, completion_tokens=1, total_tokens=1, successful_requests=1, is_estimated=True)
     assert (items, completed) == (["one ", Ending("stop", usage)], [True])
+
+
+def test_a_source_that_raises_when_it_is_disposed_does_not_keep_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stubborn(Source):
+        def stream(self, request: Request) -> Observable[Delta]:
+            return rx.concat(rx.of("one END"), rx.never()).pipe(rxops.finally_action(refuse))
+
+    async def main() -> LLMFinished:
+        asyncio.get_running_loop().set_exception_handler(lambda _, report: reported.append(report["exception"]))
+        ended = await LLM("mine", source=Stubborn(), stop="END").events("?")
+        assert isinstance(ended, LLMFinished)
+        return ended
+
+    reported: list[BaseException] = []
+    assert asyncio.run(main()).text == "one "
+    assert list(map(type, reported)) == [ZeroDivisionError]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""Checks of conformance that hold on a busy machine."""
+"""Checks of conformance that hold on a busy machine, and errors that no caller can catch."""
+
+import threading
 
 import pytest
 
@@ -16,3 +18,15 @@ def more_patience(monkeypatch: pytest.MonkeyPatch) -> None:
         (harness, "_THREAD_END_S"),
     ):
         monkeypatch.setattr(module, name, PATIENCE_S)
+
+
+@pytest.fixture
+def reported(monkeypatch: pytest.MonkeyPatch) -> list[type[BaseException]]:
+    """The types of the errors that no caller could catch."""
+    errors: list[type[BaseException]] = []
+
+    def note(hook: threading.ExceptHookArgs) -> None:
+        errors.append(hook.exc_type)
+
+    monkeypatch.setattr(threading, "excepthook", note)
+    return errors

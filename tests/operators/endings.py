@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from reactivex import Observable
+from reactivex import Observable, operators as rxops
 from reactivex.abc import DisposableBase, ObserverBase, SchedulerBase
 from reactivex.disposable import Disposable
 
@@ -15,3 +15,12 @@ def ending_with(error: BaseException) -> Observable[Any]:
         return Disposable()
 
     return Observable(subscribe)
+
+
+def refuse() -> None:
+    raise ZeroDivisionError
+
+
+def stubborn(source: Observable[Any]) -> Observable[Any]:
+    """The same source, but a dispose action of its user raises."""
+    return source.pipe(rxops.finally_action(refuse))

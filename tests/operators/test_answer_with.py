@@ -16,6 +16,7 @@ from rxflow.testing import MarbleError, Marbles, ScriptedLLM
 from rxflow.types.answers import RunPaused
 from rxflow.types.events import FlowFinished, FlowPaused, InputReceived, InputRequested
 from tests.gate import poll
+from tests.operators.endings import stubborn
 from tests.signals import outcome
 from tests.team import solo
 
@@ -99,6 +100,15 @@ class TestInVirtualTime:
 
 
 class TestWhoAnswers:
+    def test_an_answer_counts_even_if_its_source_raises_when_it_is_disposed(self) -> None:
+        async def main() -> None:
+            asyncio.get_running_loop().set_exception_handler(lambda _, report: reported.append(report["exception"]))
+            assert await shown(Asking(), stubborn(rx.concat(rx.of("yes"), rx.never()))) == "yes"
+
+        reported: list[BaseException] = []
+        asyncio.run(main())
+        assert list(map(type, reported)) == [ZeroDivisionError]
+
     @pytest.mark.parametrize("flow", [Asking, AskingInAThread])
     def test_a_function_in_a_thread(self, flow: type[Flow[Any]]) -> None:
         threads: list[str] = []

@@ -22,8 +22,8 @@ def failing() -> Observable[Any]:
     return ScriptedLLM("#").observe("Hello")
 
 
-def slow() -> Observable[Any]:
-    return ScriptedLLM("---------slow|").observe("Hello")
+def silent() -> Observable[Any]:
+    return ScriptedLLM("-").observe("Hello")
 
 
 def other() -> Observable[Any]:
@@ -59,7 +59,7 @@ class TestAnOperatorBehindThatRaisesEndsTheStream:
         assert ([str(each) for each in said.items], said.errors) == (["a"], [FAULT])
 
     def test_behind_a_race(self, joined: Callable[[], Observable[Any]]) -> None:
-        said = signals_of(slow().pipe(ops.race(joined()), through(raises_at_b)))
+        said = signals_of(silent().pipe(ops.race(joined()), through(raises_at_b)))
         assert ([str(each) for each in said.items], said.errors) == (["a"], [FAULT])
 
     def test_in_a_method(self, joined: Callable[[], Observable[Any]]) -> None:

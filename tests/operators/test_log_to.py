@@ -19,6 +19,7 @@ from rxflow.testing import Marbles, ScriptedLLM, check_operator
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import Custom, Event, LLMCancelled, LLMFinished, LLMStarted
 from tests.gate import poll
+from tests.operators.endings import stubborn
 from tests.operators.pieces import said
 from tests.signals import Signals, signals_of
 from tests.spans import check_laws
@@ -133,6 +134,15 @@ class TestMarbles:
         marbles.expect(marbles.cold("--a--b--|", CHUNKS).pipe(ops.log_to(log, "r")), "^---!").to_be("--a", CHUNKS)
         page = log.read("r", -1, 9).result()
         assert (page.status, page.reason) == ("cancelled", "its subscription was disposed")
+
+    def test_so_is_one_that_leaves_a_source_that_raises_when_it_is_disposed(
+        self, reported: list[type[BaseException]]
+    ) -> None:
+        log = MemoryLog()
+        stubborn(rx.never()).pipe(ops.log_to(log, "r")).subscribe().dispose()
+        page = log.read("r", -1, 9).result()
+        assert (page.status, page.reason) == ("cancelled", "its subscription was disposed")
+        assert reported == [ZeroDivisionError]
 
     def test_others_read_it_live(self, marbles: Marbles) -> None:
         log = MemoryLog()

@@ -119,6 +119,7 @@ class TestInARun:
         assert slow.calls[0].cancelled_at == 0.002
         check_laws(seen)
 
+    @pytest.mark.usefixtures("virtual_clock")
     def test_the_losers_of_a_flow_are_in_its_sums_and_each_in_an_event(self) -> None:
         slow = [ScriptedLLM("--------------------", model=f"slow {number}") for number in range(2)]
         failing = ScriptedLLM("#", model="failing")

@@ -19,6 +19,7 @@ from rxflow.testing._virtual_clock import VirtualClock
 from rxflow.types.chunks import Origin, StreamChunk
 from rxflow.types.events import FlowStarted, LLMFailed, ReasoningChunk
 from tests.gate import PATIENCE_S
+from tests.operators.endings import stubborn
 from tests.operators.pieces import said
 from tests.signals import Signals, signals_of
 from tests.team import solo
@@ -70,6 +71,13 @@ class TestTheFile:
         marbles.expect(source.pipe(ops.record(path)), "^-!").to_be("a-")
         marbles.expect_subscriptions(source).to_be("^-!")
         assert lines(path)[-1] == {"at": 0.002, "kind": "disposed"}
+
+    def test_so_does_that_of_a_source_that_raises_when_it_is_disposed(
+        self, path: Path, reported: list[type[BaseException]]
+    ) -> None:
+        stubborn(rx.never()).pipe(ops.record(path)).subscribe().dispose()
+        assert [line["kind"] for line in lines(path)] == ["disposed"]
+        assert reported == [ZeroDivisionError]
 
     def test_it_is_begun_anew_with_each_subscription(self, path: Path) -> None:
         source: Subject[str] = Subject()

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 # Lowest first. Rooms of one line may use each other.
 FLOORS = [
-    {"_lazy", "_hooks", "_text", "_loops", "_options"},
+    {"_lazy", "_hooks", "_text", "_loops", "_options", "_copies"},
     {"types"},
     {"_streaming", "_prices", "tools", "_tool_adapter", "_tool_parameters"},
     {"operators"},

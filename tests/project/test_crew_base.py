@@ -317,7 +317,15 @@ class TestWhatIsMade:
             async def write(self) -> Any:
                 return Task(description="Write", expected_output="A text")
 
+            @agent
+            async def forgetful(self) -> Any:
+                async def make() -> Agent:
+                    return an_agent(Scripted("Done"))
+
+                return make()
+
         own = Async()
+        assert isinstance(own.forgetful(), Agent)
         first: Any = own.writer()
         assert first is own.writer()
         assert isinstance(first, Agent)

@@ -1,5 +1,6 @@
 """Runs that are paused, lost or have failed go on in the same log; in the same process, in another, after a kill."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, field_validator
 from reactivex import operators as rxops
 
 from rxflow import operators as ops
@@ -22,6 +24,7 @@ from rxflow.runs import (
     NotResumable,
     Run,
     RunCancelled,
+    RunLost,
     Runs,
     RunSpec,
     StoreError,
@@ -29,7 +32,7 @@ from rxflow.runs import (
 )
 from rxflow.screens._drawing import Transcript
 from rxflow.screens._run_tree import RunTree
-from rxflow.tools import tool
+from rxflow.tools import BaseTool, tool
 from rxflow.types.answers import RunPaused
 from rxflow.types.chunks import StreamChunk
 from rxflow.types.events import (
@@ -103,19 +106,127 @@ def test_readers_see_one_log(store: str | None) -> None:
         run.resume({request.request_id: "2"})
         run.result(20)
         after = list(run.events(after=before[-1].seq).pipe(ops.to_output()))
-        assert isinstance(after[0], FlowResumed)
-        assert after[0].after == before[-1].seq
+        answered, resumed, *_ = after
+        assert isinstance(answered, InputReceived)
+        assert isinstance(resumed, FlowResumed)
+        assert resumed.after == answered.seq == before[-1].seq + 1
         assert [event.seq for event in [*before, *after]] == list(range(len(before) + len(after)))
         assert [event.replayed for event in after if isinstance(event, MethodFinished)] == [True, False]
 
 
+def in_another_process(program: str, *arguments: str) -> str:
+    """Run ``program`` in a process of its own, and return what it prints."""
+    header = "import sys; from rxflow.runs import Runs\n"
+    ended = subprocess.run(
+        [sys.executable, "-c", header + program, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr[-4000:]
+    return ended.stdout
+
+
+@pytest.mark.slow
 def test_another_process_goes_on_by_the_import_path(tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path / 'runs.db'}"
     with Runs(store) as runs:
         run, request = paused(runs, "tests.runs.test_resuming:Asks")
+    program = "run = Runs(sys.argv[1])[sys.argv[2]]; run.resume({sys.argv[3]: '2'}); print(run.result(20))"
+    assert in_another_process(program, store, run.id, request.request_id) == "12\n"
     with Runs(store) as runs:
-        runs[run.id].resume({request.request_id: "2"})
         assert runs[run.id].result(20) == "12"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["sys.exit()", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_an_answer_is_not_lost_if_its_process_ends_at_once(tmp_path: Path, way: str) -> None:
+    store = f"sqlite:///{tmp_path / 'runs.db'}"
+    with Runs(store) as runs:
+        run, _ = paused(runs, "tests.runs.test_resuming:Asks")
+    program = f"""
+import os, signal
+if os.fork():  # the child answers and ends; this process only lives on to print
+    os.wait()
+    print("ended")
+    sys.exit()
+run = Runs(sys.argv[1], lease=0.3)[sys.argv[2]]
+run.answer(run.pending()[0].request_id, "2")
+{way}
+"""
+    assert in_another_process(program, store, run.id) == "ended\n"
+    with Runs(store, lease=0.3) as runs:
+        run = runs[run.id]
+        with pytest.raises((RunCancelled, RunLost)):
+            run.result(20)
+        assert run.pending() == []
+        run.resume()
+        assert run.result(20) == "12"
+
+
+def test_an_answer_is_not_lost_if_the_runs_are_closed_at_once(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path / 'runs.db'}"
+    gate = Gate()
+
+    class Slow(Flow):
+        @start()
+        async def ask_late(self) -> str:
+            await gate.passed()
+            return f"hello {await self.ask_async('Name?')}"
+
+    gate.open()
+    with Runs(store) as runs:
+        run, request = paused(runs, Slow())
+    gate = Gate()  # the resumed run does not come to its question
+    with Runs(store) as runs:
+        runs[run.id].resume({request.request_id: "Ada"}, Slow())
+    with Runs(store) as runs:
+        run = runs[run.id]
+        assert (run.status, run.pending()) == ("cancelled", [])
+        gate.open()
+        run.resume(target=Slow())
+        assert run.result(20) == "hello Ada"
+
+
+def test_an_answer_that_the_tool_refuses_is_asked_for_again(store: str | None) -> None:
+    class Amount(BaseModel):
+        amount: float
+
+        @field_validator("amount")
+        @classmethod
+        def is_small(cls, amount: float) -> float:
+            if amount > 9:
+                raise ValueError("too much")
+            return amount
+
+    paid: list[float] = []
+
+    class Pay(BaseTool):
+        name: str = "pay"
+        description: str = "Pay."
+        args_schema: type[BaseModel] = Amount
+        needs_approval: Any = True
+
+        def _run(self, amount: float) -> str:
+            paid.append(amount)
+            return "paid"
+
+    model = Scripted(calls(("pay", {"amount": 5})), "Done")
+    with Runs(store) as runs:
+        run = runs.start(solo(model, agent={"tools": [Pay()]}))
+        with pytest.raises(RunPaused):
+            run.result(20)
+        (request,) = run.pending()
+        run.resume({request.request_id: {"approved": True, "arguments": {"amount": 99}}})
+        with pytest.raises(ValueError, match="too much"):
+            run.result(20)
+        (again,) = run.pending()
+        assert again.request_id == request.request_id
+        run.resume({request.request_id: "yes"})
+        assert run.result(20).raw == "Done"
+    assert paid == [5]
 
 
 def test_without_a_path_another_process_has_to_name_the_flow(tmp_path: Path) -> None:
@@ -137,7 +248,7 @@ def test_a_flow_of_another_name_is_not_run_in_place_of_the_one_in_the_log(store:
         run.resume({request.request_id: "2"}, Renamed())
         with pytest.raises(NotResumable, match=r"Renamed cannot go on: .* \(it has 'Asks'\); if the class was renamed"):
             run.result(20)
-        run.resume({request.request_id: "2"}, Renamed(name="Asks"))
+        run.resume(target=Renamed(name="Asks"))  # the answer is in the log
         assert run.result(20) == "12"
     assert ran == ["first", "second", "second"]
 
@@ -312,6 +423,62 @@ def test_a_run_that_goes_on_waits_for_answers_as_long_as_its_start_said(store: s
     with Runs(store) as runs:
         # What is at once on a busy machine, is not known before.
         assert any(pauses(runs, within_s) == 1 for within_s in (0.5, 5, 20))
+
+
+def wait_for_question(run: Run) -> InputRequested:
+    """The first question of a run, once it is asked."""
+    with run.events().pipe(ops.to_output()) as output:
+        return next(event for event in output if isinstance(event, InputRequested))
+
+
+def test_a_run_that_only_waits_for_a_person_is_paused_when_its_runs_are_closed(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path / 'runs.db'}"
+    with Runs(store) as runs:
+        run = runs.start("tests.runs.test_resuming:Asks", answer_within=600)
+        request = wait_for_question(run)
+    with Runs(store) as runs:
+        (again,) = runs.list(status="paused")
+        assert again.pending() == [request]
+        again.answer(request.request_id, "2")
+        assert again.result(20) == "12"
+
+
+def test_no_question_is_asked_at_the_console_while_the_runs_are_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rxflow._streaming.questions.has_console", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda *_: "typed")
+    log = MemoryLog()
+    with Runs(log) as runs:
+        run = runs.start(Asks(), answer_within=600)
+        wait_for_question(run)
+    assert run.status == "paused"
+
+
+def test_a_run_whose_other_work_goes_on_is_cancelled_when_its_runs_are_closed() -> None:
+    class Works(Asks):
+        @start()
+        async def work(self) -> None:
+            await Gate().passed()
+
+    log = MemoryLog()
+    with Runs(log) as runs:
+        run = runs.start(Works(), answer_within=600)
+        wait_for_question(run)
+    assert run.status == "cancelled"
+
+
+def test_a_run_on_the_loop_that_closes_its_runs_is_cancelled_at_once() -> None:
+    async def work() -> str:
+        with Runs(MemoryLog()) as runs:
+            run = await runs.start_async(Asks(), answer_within=600)
+            async with run.events().pipe(ops.to_output()) as output:
+                async for event in output:
+                    if isinstance(event, InputRequested):
+                        break
+        return run.status
+
+    assert asyncio.run(work()) == "cancelled"
 
 
 def test_an_answer_that_does_not_fit_is_refused_and_the_question_stays(store: str | None) -> None:
@@ -643,4 +810,7 @@ def test_the_log_has_the_answer_once(store: str | None) -> None:
         run.answer(request.request_id, "2")
         run.result(20)
         received = [event for event in run.events().pipe(ops.to_output()) if isinstance(event, InputReceived)]
-        assert [(event.request_id, event.value) for event in received] == [(request.request_id, "2")]
+        assert [(each.request_id, each.value, each.replayed) for each in received] == [
+            (request.request_id, "2", False),
+            (request.request_id, "2", True),  # the resumed run repeats it where it asks
+        ]

@@ -648,7 +648,7 @@ def test_a_wait_that_takes_too_long_is_given_up(runs: Runs, monkeypatch: pytest.
 
     monkeypatch.setattr(runs.store, "wait", note)
     run = runs.start(Endless())
-    for _ in range(3):
+    while len(waits) < 3:  # on a busy machine, the time may be over before the wait begins
         with pytest.raises(TimeoutError):
             run.result(0.2)
     assert {each.cancelled() for each in waits} == {True}

@@ -13,7 +13,8 @@ from rxflow._loops import running_loop
 from rxflow.flow import Flow, listen, start
 from rxflow.operators._core.run_log import End, Note, OnNote, RunSpec, Writer, settle
 from rxflow.runs import EventsDroppedError, Head, MemoryLog, Page, Run, RunCancelled, Runs
-from rxflow.runs.worker import Attendance, Workers
+from rxflow.runs.attendance import Attendance
+from rxflow.runs.worker import Workers
 from rxflow.testing import ScriptedLLM
 from rxflow.types import Event
 from rxflow.types.answers import RunPaused
@@ -97,7 +98,7 @@ def test_a_reader_that_has_vanished_does_not_shorten_the_time_after_the_last_one
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock, absences = SimpleNamespace(now=0.0), list[float]()
-    monkeypatch.setattr("rxflow.runs.worker.time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr("rxflow.runs.attendance.time", SimpleNamespace(monotonic=lambda: clock.now))
     attendance = Attendance(60, lambda: absences.append(clock.now))
     attendance.note("vanished", 10)
     attendance.note("leaving", 200)

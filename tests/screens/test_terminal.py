@@ -5,15 +5,19 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import pytest
+import reactivex as rx
 from rich.console import Console
 
 from rxflow import Flow, operators as ops
 from rxflow.screens import terminal
 from tests.adapters import flows
+from tests.gate import PATIENCE_S
 from tests.loopback import Loopback, Reply
+from tests.operators.endings import stubborn
 from tests.screens import voyages
 from tests.screens.pseudo_terminal import CTRL_C, ROOT, PseudoTerminal, inherited, run_piped
 
@@ -244,6 +248,21 @@ def test_a_run_ends_also_if_its_end_cannot_be_printed(flow: type[Flow[Any]], err
     drawing = terminal.draw(console=Console(file=FullDisk()), plain=True)
     with flow().events().pipe(drawing, ops.to_output()) as output, pytest.raises(OSError, match=error):
         list(output)
+
+
+def test_a_source_that_raises_when_it_is_disposed_does_not_keep_the_thread_that_draws(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reported: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", reported.append)
+    before = threading.enumerate()
+    drawing = terminal.draw(console=Console(file=io.StringIO(), force_terminal=True))
+    subscription = stubborn(rx.never()).pipe(drawing).subscribe()
+    (thread,) = [each for each in threading.enumerate() if each not in before]
+    subscription.dispose()
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+    assert [each.exc_type for each in reported] == [ZeroDivisionError]
 
 
 @pytest.mark.parametrize("given", [42, "trips:Trip", None])

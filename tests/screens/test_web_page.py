@@ -1,5 +1,6 @@
 """The page in Chromium, as a person uses it: the pointer, the keyboard, two tabs, a small screen."""
 
+import json
 import re
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -183,6 +184,25 @@ class TestARun:
             begin(page, inputs)
             expect_text(page, "#refused", said)
             expect_state(page, "no run")
+
+
+class TestInputs:
+    @pytest.mark.parametrize("width", [1300, 400])
+    def test_the_box_shows_all_lines_of_the_inputs(self, browser: Browser, width: int) -> None:
+        with opened(browser, Trip, width=width) as page:
+            box = page.get_by_label("Inputs, as JSON")
+            hidden = "(box) => box.scrollHeight - box.clientHeight"
+            assert box.evaluate(hidden) <= 0
+            height = box.evaluate("(box) => box.offsetHeight")
+            box.fill(json.dumps(dict.fromkeys("abcdef", 1), indent=2))
+            assert box.evaluate(hidden) <= 0
+            box.fill("{}")
+            assert box.evaluate("(box) => box.offsetHeight") < height
+
+    def test_the_box_of_many_inputs_leaves_room_for_the_button(self, browser: Browser) -> None:
+        with opened(browser, Trip, width=400) as page:
+            page.get_by_label("Inputs, as JSON").fill("\n" * 500)
+            assert page.get_by_label("Inputs, as JSON").evaluate("(box) => box.offsetHeight / innerHeight") <= 0.5
 
 
 class TestPeople:

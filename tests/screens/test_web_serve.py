@@ -33,6 +33,12 @@ class Trip(Flow):
     def plan(self):
         return "a plan"
 
+class Asks(Flow):
+    @start()
+    def ask_a_person(self) -> str:
+        return f"hello {self.ask('Name?')}"
+
+
 class Speaking(Flow):
     @start()
     async def speak(self):
@@ -149,6 +155,22 @@ def test_runs_in_a_store_are_there_after_the_server(folder: Path) -> None:
     with served("trips:Trip", "--runs", "sqlite:///runs.db", cwd=folder) as server:
         about = httpx.get(f"{server.url}/api/runs/{run_id}", timeout=100).json()
         assert (about["status"], about["result"]) == ("completed", "a plan")
+
+
+@pytest.mark.slow
+def test_a_run_that_waits_for_a_person_is_paused_by_ctrl_c_and_answered_on_the_next_server(folder: Path) -> None:
+    store = ("--store", "sqlite:///runs.db")
+    with served("trips:Asks", *store, cwd=folder) as server, httpx.Client(base_url=server.url, timeout=100) as client:
+        run_id = start(client)
+        poll(lambda: client.get(f"/api/runs/{run_id}").json(), lambda about: about.get("pending"), "no question")
+        assert server.end(signal.SIGINT) == (0, "", "")
+    with served("trips:Asks", *store, cwd=folder) as server, httpx.Client(base_url=server.url, timeout=100) as client:
+        about = client.get(f"/api/runs/{run_id}").json()
+        assert about["status"] == "paused"
+        (request,) = about["pending"]
+        answered = client.post(f"/api/runs/{run_id}/answers/{request['request_id']}", json={"value": "Ada"})
+        answered.raise_for_status()
+        assert wait_for_end(client, run_id) == ("completed", None)
 
 
 def test_a_server_for_other_machines_makes_a_token(folder: Path) -> None:

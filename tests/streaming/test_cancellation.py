@@ -21,6 +21,7 @@ from rxflow.flow import listen, start
 from rxflow.llm.source import Request
 from rxflow.tools import BaseTool, tool
 from rxflow.types.events import CrewCancelled, Event, LLMCancelled, MethodFinished
+from rxflow.types.results import UsageMetrics, estimate_usage
 from tests.gate import PATIENCE_S, Gate
 from tests.loopback import Loopback, Reply, ToolCall
 from tests.scripted import Scripted
@@ -386,7 +387,7 @@ def test_a_method_that_ends_while_another_thread_stops_it_does_not_complete(capl
         def stop() -> None:
             assert ended.wait(PATIENCE_S), "the stop takes as long as the method has still to go"
 
-        reading.set()
+        asyncio.get_running_loop().call_soon(reading.set)  # once the method waits, and a stop calls stop()
         return Disposable(stop)
 
     class Reads(Flow):
@@ -487,6 +488,36 @@ def test_what_a_thread_stops_is_closed_at_once_whatever_the_loop_does_meanwhile(
         if not is_inside:
             assert step > 0
             return
+
+
+def test_a_call_has_its_usage_in_its_event_although_the_thread_that_stops_it_is_slower_than_the_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    is_shown = Gate()
+    stopping: list[threading.Thread] = []
+
+    def estimate_slowly(*given: Any) -> UsageMetrics:
+        if threading.current_thread() in stopping:
+            is_shown.wait()
+        return estimate_usage(*given)
+
+    class Stopping(Flow):
+        @start()
+        def work(self) -> None:
+            stream = solo(Scripted(["a", Gate()])).stream_chunks()
+            next(iter(stream))
+            stopping.append(threading.current_thread())
+            stream.close()
+
+    def hear(event: Event) -> None:
+        if isinstance(event, LLMCancelled):
+            is_shown.open()
+
+    monkeypatch.setattr("rxflow.llm._call.estimate_usage", estimate_slowly)
+    seen = Outcome(hear)
+    seen.until_ended(Stopping().events())
+    assert seen.one(LLMCancelled).usage.is_estimated
+    check_laws(seen.events)
 
 
 @pytest.mark.parametrize("way", ["for", "async for", "to_output", "run"])

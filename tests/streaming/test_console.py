@@ -154,9 +154,35 @@ def test_a_line_that_comes_too_late_answers_the_question_that_is_on_the_screen()
 
 def test_feedback_shows_what_it_is_about() -> None:
     with terminal("flow = Reviewed(); flow.kickoff(); print('got', flow.last_human_feedback.outcome)") as shown:
-        shown.until("the draft\r\n\r\nGood? [yes / no] (Press Enter to skip, or type your feedback)\r\n>>> ")
+        shown.until("the draft\r\n\r\nGood? [yes / no] (Type one of these, or your feedback)\r\n>>> ")
         shown.type("no\n")
         shown.until("got no")
+
+
+@pytest.mark.parametrize("run", ["", "provider = ConsoleProvider()", "provider = ConsoleProvider(verbose=False)"])
+def test_enter_selects_no_label_and_the_question_is_asked_again(run: str) -> None:
+    program = f"""
+{run or "provider = None"}
+
+class Pays(Flow):
+    @start()
+    @human_feedback("Pay?", emit=["approved", "rejected"], llm="none", provider=provider)
+    def pay(self):
+        return "100 euros"
+
+    @listen("rejected")
+    def refuse(self):
+        return "refused"
+
+print("got", Pays().kickoff())
+"""
+    with terminal(program) as shown:
+        shown.until("Pay?")
+        shown.type("\n")
+        shown.until("it is empty; answer with one of approved, rejected")
+        shown.until("Pay?")
+        shown.type("rejected\n")
+        shown.until("got refused")
 
 
 def test_a_tool_shows_its_arguments() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from rxflow.testing._diagrams import (
     Completed,
@@ -140,13 +140,13 @@ def test_what_is_no_diagram_is_refused_at_its_place(
 
 
 @st.composite
-def timelines(draw_from: st.DrawFn) -> Timeline:
+def timelines(draw_from: st.DrawFn, letters: str = "abcXYZ019") -> Timeline:
     """What a diagram can say: no two instants are closer than the marks of the first are wide."""
     signals: list[tuple[Ms, Signal]] = []
     now: Ms = 0
     for size in draw_from(st.lists(st.integers(1, 3), max_size=8)):
         now += draw_from(st.integers(0, 4) | st.sampled_from([40, 999, 59_000, 3_600_000, 12_345_678]))
-        signals += [(now, Next(draw_from(st.sampled_from("abcXYZ019")))) for _ in range(size)]
+        signals += [(now, Next(draw_from(st.sampled_from(letters)))) for _ in range(size)]
         now += 1 if size == 1 else size + 2
     terminal = draw_from(st.sampled_from([None, END, Failed(MarbleError("#"))]))
     if terminal is not None:
@@ -159,9 +159,24 @@ def test_a_drawn_timeline_reads_as_it_was(timeline: Timeline) -> None:
     assert parse(draw(timeline)) == timeline
 
 
+@example(parse("5 s 30ms |"), parse("1 ms"))
+@given(timelines("15hms"), timelines("15hms"))
+def test_items_are_not_taken_for_times(one: Timeline, other: Timeline) -> None:
+    assert parse(draw(one)) == one
+    assert tuple(map(parse, draw_together([one, other]).rows)) == (one, other)
+
+
 @given(timelines(), timelines())
 def test_each_of_two_drawn_together_reads_as_it_was(one: Timeline, other: Timeline) -> None:
     assert tuple(map(parse, draw_together([one, other]).rows)) == (one, other)
+
+
+@pytest.mark.parametrize(
+    ("items", "drawn"),
+    [("5s", "5 s"), ("12ms", "12 ms"), ("7h|", "7h|"), ("a5s", "a5s"), ("5sa", "5sa"), ("(5s)", "(5s)")],
+)
+def test_items_that_look_like_a_time_are_drawn_with_a_space_between_them(items: str, drawn: str) -> None:
+    assert draw(parse(f"- 30ms -{items}")) == f"32ms {drawn}"
 
 
 @pytest.mark.parametrize("diagram", ["", "-a-(bc)|", "a 59s b", "a-#", "1.5s (a|)"])

@@ -408,9 +408,20 @@ const names = Object.keys(flows);
 $("flow").replaceChildren(...names.map((name) => make("option", { value: name }, name)));
 $("choice").hidden = names.length < 2;
 $("title").textContent = document.title = names.length === 1 ? names[0] : "rxflow";
-const fill = () => { $("inputs").value = JSON.stringify(flows[$("flow").value].inputs, null, 2); };
+const fit = () => {
+  const box = $("inputs");
+  box.style.height = "auto";  // otherwise it would never become smaller
+  box.style.height = `${box.scrollHeight + box.offsetHeight - box.clientHeight}px`;
+};
+const fill = () => {
+  $("inputs").value = JSON.stringify(flows[$("flow").value].inputs, null, 2);
+  fit();
+};
 $("flow").addEventListener("change", fill);
-if (!$("inputs").value) fill();  // a reload keeps what was typed
+$("inputs").addEventListener("input", fit);
+addEventListener("resize", fit);
+if ($("inputs").value) fit();  // a reload keeps what was typed
+else fill();
 $("inputs").disabled = false;  // not before: what is typed would be mixed with what is filled in
 await listRuns();
 await follow();
