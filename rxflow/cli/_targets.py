@@ -132,10 +132,11 @@ def load_flow_class(target: str) -> type[Flow[Any]]:
     from rxflow.flow import Flow
 
     path, found = _find_target(target)
+    kind, class_name = _describe(found), type(found).__name__
     if isinstance(found, Flow):
-        refuse(f"{path} is a flow; each run needs a flow of its own, so name its class, {type(found).__name__}")
+        refuse(f"{path} is a flow; each run needs a flow of its own, so name its class, {class_name}")
     if not (isinstance(found, type) and issubclass(found, Flow)):
-        refuse(f"{path} is {_describe(found)}, not a flow class")
+        refuse(f"{path} is {kind}, not a flow class")
     with refuse_on_error(Exception, f"{path} cannot be created: "):
         found()
     return cast("type[Flow[Any]]", found)
