@@ -174,7 +174,7 @@ def human_feedback(
     - An empty text selects ``default_outcome``. If there is no default, an empty text is refused, like any answer that
       does not fit its question. A console asks again, and an Inbox keeps the question open.
     - For any other text, ``llm`` selects the label. If the answer of ``llm`` does not name exactly one label,
-      ``default_outcome`` is used. If there is no default, the method fails.
+      ``default_outcome`` is used. If there is no default, the method fails. The model "rxflow/demo" names no label.
 
     ``provider`` is asked before all other answerers. It is a function, an Observable, an Inbox, or an object with
     ``request_feedback``.
@@ -290,8 +290,10 @@ async def _choose(emitter: Emitter, feedback: Feedback, labels: Sequence[str], w
     for label in labels:
         if words.casefold() == label.casefold():
             return label
+    from rxflow.llm.source import LABEL_MODEL_NAME
+
     choice: Any = Literal[tuple(labels)]
-    outcome = create_model("Outcome", outcome=(choice, Field(description="what the feedback means")))
+    outcome = create_model(LABEL_MODEL_NAME, outcome=(choice, Field(description="what the feedback means")))
     said = await _ask_model(emitter, _model_of(feedback.llm), outcome, labels, words)
     try:
         return str(read_json(outcome, said).outcome)  # type: ignore[attr-defined]

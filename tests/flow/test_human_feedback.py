@@ -402,3 +402,23 @@ def test_without_parentheses_it_is_refused_where_it_is_written(is_outside: bool)
 def test_a_message_that_is_not_a_text_is_refused() -> None:
     with pytest.raises(TypeError, match="@human_feedback: message is not a string: 3"):
         human_feedback(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+UNCLEAR = ["maybe", "not approved", "absolutely not", "no!!", "yes"]
+
+
+@pytest.mark.parametrize("words", UNCLEAR)
+def test_the_demo_model_selects_no_label(words: str) -> None:
+    error = reviewing(words, choosing("rxflow/demo")).error
+    assert isinstance(error, ValueError)
+    assert "means none of ['approved', 'again'] to the model, which answered 'rxflow/demo cannot judge'" in str(error)
+
+
+@pytest.mark.parametrize("words", UNCLEAR)
+def test_with_the_demo_model_unclear_words_select_the_default(words: str) -> None:
+    flow = choosing("rxflow/demo", default_outcome="again")
+    assert reviewing(words, flow).one(FlowFinished).result == "improved"
+
+
+def test_with_the_demo_model_a_label_selects_itself() -> None:
+    assert reviewing("Approved", choosing("rxflow/demo")).one(FlowFinished).result == "published"
