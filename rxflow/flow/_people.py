@@ -124,6 +124,10 @@ class AsksPeople:
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_MODEL = "gpt-5.4-mini"
+_NO_MODEL = (
+    "@human_feedback asked {model} which label the answer means: name a model that you have a key for "
+    '(@human_feedback(…, llm="provider/model")), or answer with one of the labels'
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -325,6 +329,7 @@ def _continues(text: str, start: int, end: int) -> bool:
 
 
 async def _ask_model(emitter: Emitter, llm: LLM, outcome: type[BaseModel], labels: Sequence[str], words: str) -> str:
+    from rxflow.llm._litellm.advice import add_advice
     from rxflow.llm.source import response_format_for
 
     request = llm.request(
@@ -332,7 +337,12 @@ async def _ask_model(emitter: Emitter, llm: LLM, outcome: type[BaseModel], label
         'Reply with JSON: {"outcome": "one of these"}',
         hints={"response_format": response_format_for(outcome)},
     )
-    return await llm.ask_aside(emitter, request)
+    try:
+        return await llm.ask_aside(emitter, request)
+    except Exception as error:
+        if type(error).__name__ in ("AuthenticationError", "BadRequestError", "NotFoundError"):
+            add_advice(error, _NO_MODEL.format(model=llm.model))
+        raise
 
 
 def _model_of(llm: Model | None) -> LLM:

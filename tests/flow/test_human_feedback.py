@@ -422,3 +422,24 @@ def test_with_the_demo_model_unclear_words_select_the_default(words: str) -> Non
 
 def test_with_the_demo_model_a_label_selects_itself() -> None:
     assert reviewing("Approved", choosing("rxflow/demo")).one(FlowFinished).result == "published"
+
+
+@pytest.mark.parametrize("default", [None, "again"])
+def test_without_a_key_the_error_of_the_default_model_names_the_decorators_llm(
+    default: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+    class Choice(Flow):
+        @start()
+        @human_feedback("Good?", emit=["approved", "again"], default_outcome=default)
+        def draft(self) -> str:
+            return "draft"
+
+        @listen(or_("approved", "again"))
+        def follow(self) -> None: ...
+
+    error = reviewing("so so", Choice).error
+    assert "OPENAI_API_KEY is not set" in str(error)
+    assert "@human_feedback asked gpt-5.4-mini which label the answer means" in str(error)
+    assert '@human_feedback(…, llm="provider/model")' in str(error)
