@@ -45,8 +45,8 @@ def answer_with(who: Who) -> Callable[[Observable[T]], Observable[T]]:
             ``request_feedback``.
 
     Raises:
-        TypeError: ``who`` is none of these. Also raised if the source is not a run, for example because an operator of
-            RxPY comes before this operator.
+        TypeError: ``who`` is none of these, or is a function that cannot be called with one argument. Also raised if
+            the source is not a run, for example because an operator of RxPY comes before this operator.
     """
     answerer = answerer_of(who)
 

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from inspect import isawaitable
+from inspect import isawaitable, signature
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
 from uuid import uuid4
 
@@ -213,7 +213,7 @@ def answerer_of(given: Who, flow: object = None) -> Answerer:
     interface. The methods of a provider get ``flow``, the flow that asks.
 
     Raises:
-        TypeError: ``given`` has another type.
+        TypeError: ``given`` has another type, or is a function that cannot be called with one argument.
     """
     if isinstance(given, Answerer):
         return given
@@ -224,10 +224,26 @@ def answerer_of(given: Who, flow: object = None) -> Answerer:
     if hasattr(given, "request_input") or hasattr(given, "request_feedback"):
         return _Calling(adapt_provider(given, flow))
     if callable(given):
+        _require_parameter(given)
         return _Calling(given)
     raise TypeError(
         f"answer_with needs a function of the request, an Observable of its answer or a provider; got {given!r}"
     )
+
+
+def _require_parameter(function: Callable[..., Any]) -> None:
+    try:
+        parameters = signature(function)
+    except (TypeError, ValueError):  # some builtins have no signature
+        return
+    try:
+        parameters.bind(None)
+    except TypeError as error:
+        name = getattr(function, "__name__", repr(function))
+        raise TypeError(
+            f"an answerer gets one argument, the request (its message is request.message); {name}{parameters} cannot "
+            f"be called so: {error}"
+        ) from None
 
 
 class _Calling(Answerer):

@@ -124,6 +124,10 @@ class AsksPeople:
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_MODEL = "gpt-5.4-mini"
+_NO_MODEL = (
+    "@human_feedback asked {model} which label the answer means: name a model that you have a key for "
+    '(@human_feedback(…, llm="provider/model")), or answer with one of the labels'
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +178,7 @@ def human_feedback(
     - An empty text selects ``default_outcome``. If there is no default, an empty text is refused, like any answer that
       does not fit its question. A console asks again, and an Inbox keeps the question open.
     - For any other text, ``llm`` selects the label. If the answer of ``llm`` does not name exactly one label,
-      ``default_outcome`` is used. If there is no default, the method fails.
+      ``default_outcome`` is used. If there is no default, the method fails. The model "rxflow/demo" names no label.
 
     ``provider`` is asked before all other answerers. It is a function, an Observable, an Inbox, or an object with
     ``request_feedback``.
@@ -293,8 +297,10 @@ async def _choose(emitter: Emitter, feedback: Feedback, labels: Sequence[str], w
     for label in labels:
         if words.casefold() == label.casefold():
             return label
+    from rxflow.llm.source import LABEL_MODEL_NAME
+
     choice: Any = Literal[tuple(labels)]
-    outcome = create_model("Outcome", outcome=(choice, Field(description="what the feedback means")))
+    outcome = create_model(LABEL_MODEL_NAME, outcome=(choice, Field(description="what the feedback means")))
     said = await _ask_model(emitter, _model_of(feedback.llm), outcome, labels, words)
     try:
         return str(read_json(outcome, said).outcome)  # type: ignore[attr-defined]
@@ -326,6 +332,7 @@ def _continues(text: str, start: int, end: int) -> bool:
 
 
 async def _ask_model(emitter: Emitter, llm: LLM, outcome: type[BaseModel], labels: Sequence[str], words: str) -> str:
+    from rxflow.llm._litellm.advice import add_advice
     from rxflow.llm.source import response_format_for
 
     request = llm.request(
@@ -333,7 +340,12 @@ async def _ask_model(emitter: Emitter, llm: LLM, outcome: type[BaseModel], label
         'Reply with JSON: {"outcome": "one of these"}',
         hints={"response_format": response_format_for(outcome)},
     )
-    return await llm.ask_aside(emitter, request)
+    try:
+        return await llm.ask_aside(emitter, request)
+    except Exception as error:
+        if type(error).__name__ in ("AuthenticationError", "BadRequestError", "NotFoundError"):
+            add_advice(error, _NO_MODEL.format(model=llm.model))
+        raise
 
 
 def _model_of(llm: Model | None) -> LLM:

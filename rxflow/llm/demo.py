@@ -3,6 +3,9 @@
 It needs no API key, no network and no download, and it has no intelligence. It builds readable answers from the words
 of the prompt. If tools are offered, it calls the first one once. It counts words as tokens. It can pause between words,
 so that a user can watch the stream.
+
+If it is asked which label a person's text means, it selects none. Otherwise it would select the first label, which is
+usually "approved".
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from typing import Any, cast
 from reactivex import Observable
 
 from rxflow._streaming import from_async
-from rxflow.llm.source import Delta, Ending, Request, Source, ToolCallDelta, UsageMetrics
+from rxflow.llm.source import LABEL_MODEL_NAME, Delta, Ending, Request, Source, ToolCallDelta, UsageMetrics
 
 PROVIDER = "rxflow"
 
@@ -72,6 +75,8 @@ def _tool_call(request: Request) -> Iterator[Delta]:
 
 def _answer(request: Request) -> str:
     schema = _response_schema(request)
+    if schema is not None and schema.get("title") == LABEL_MODEL_NAME:
+        return "rxflow/demo cannot judge"
     if schema is not None:
         return json.dumps(_example(schema, _topic(request)))
     topic, given = _topic(request), _task(request).partition("\n")[2]

@@ -146,6 +146,10 @@ def join_texts(content: object) -> str:
     return "".join(text for text in texts if isinstance(text, str))
 
 
+LABEL_MODEL_NAME = "SelectedLabel"
+"""The name of the pydantic model, and the title of its schema, in which a model selects a label for a text."""
+
+
 def response_format_for(model: type[BaseModel]) -> dict[str, Any]:
     """Return the ``response_format`` parameter of OpenAI's chat API for ``model``."""
     return {

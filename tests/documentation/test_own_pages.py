@@ -1,5 +1,6 @@
 """What our own pages say is so: their programs run, and the operators that they name exist."""
 
+import os
 import re
 import subprocess
 import sys
@@ -30,7 +31,8 @@ def programs(page: str) -> list[str]:
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=60)
+    env = os.environ | {"RXFLOW_STORAGE_DIR": str(cwd)}
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=60)
 
 
 @pytest.mark.slow
@@ -265,3 +267,19 @@ def test_the_source_of_its_page_streams_and_explains_its_errors(tmp_path: Path) 
     done = run("-W", "error", "-c", OLLAMA + page.replace("0.5 * attempt", "0.0") + ASKING, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Is Ollama running at http://127.0.0.1:")
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        "",
+        "output = Trip(stream=True, input_provider=answer).kickoff()\nassert list(output) == []\nprint(output.result)",
+        "print(Trip().events().pipe(ops.answer_with(answer)).run().result)",
+    ],
+)
+def test_the_ways_to_the_result_on_the_page_about_people_lead_there(result: str, tmp_path: Path) -> None:
+    flow, kickoff = programs("docs/people.md")
+    answer = "def answer(request):\n    return answers[request.message]\n"
+    done = run("-W", "error", "-c", f"{flow}\n{answer}\n{result or kickoff}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "by night train, for Ada\n"

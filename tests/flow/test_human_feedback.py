@@ -405,3 +405,44 @@ def test_without_parentheses_it_is_refused_where_it_is_written(is_outside: bool)
 def test_a_message_that_is_not_a_text_is_refused() -> None:
     with pytest.raises(TypeError, match="@human_feedback: message is not a string: 3"):
         human_feedback(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+UNCLEAR = ["maybe", "not approved", "absolutely not", "no!!", "yes"]
+
+
+@pytest.mark.parametrize("words", UNCLEAR)
+def test_the_demo_model_selects_no_label(words: str) -> None:
+    error = reviewing(words, choosing("rxflow/demo")).error
+    assert isinstance(error, ValueError)
+    assert "means none of ['approved', 'again'] to the model, which answered 'rxflow/demo cannot judge'" in str(error)
+
+
+@pytest.mark.parametrize("words", UNCLEAR)
+def test_with_the_demo_model_unclear_words_select_the_default(words: str) -> None:
+    flow = choosing("rxflow/demo", default_outcome="again")
+    assert reviewing(words, flow).one(FlowFinished).result == "improved"
+
+
+def test_with_the_demo_model_a_label_selects_itself() -> None:
+    assert reviewing("Approved", choosing("rxflow/demo")).one(FlowFinished).result == "published"
+
+
+@pytest.mark.parametrize("default", [None, "again"])
+def test_without_a_key_the_error_of_the_default_model_names_the_decorators_llm(
+    default: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+    class Choice(Flow):
+        @start()
+        @human_feedback("Good?", emit=["approved", "again"], default_outcome=default)
+        def draft(self) -> str:
+            return "draft"
+
+        @listen(or_("approved", "again"))
+        def follow(self) -> None: ...
+
+    error = reviewing("so so", Choice).error
+    assert "OPENAI_API_KEY is not set" in str(error)
+    assert "@human_feedback asked gpt-5.4-mini which label the answer means" in str(error)
+    assert '@human_feedback(…, llm="provider/model")' in str(error)

@@ -198,6 +198,24 @@ class TestWhoAnswers:
         with pytest.raises(TypeError, match="answer_with needs a function"):
             ops.answer_with(who)
 
+    def test_a_function_that_does_not_take_the_request_is_refused_at_the_call(self) -> None:
+        def needs_more(request: InputRequested, more: str) -> str:
+            return more
+
+        refused: list[tuple[Any, str]] = [(lambda: "Ada", r"<lambda>\(\)"), (needs_more, r"needs_more\(.*\)")]
+        for who, shown in refused:
+            with pytest.raises(
+                TypeError, match=rf"an answerer gets one argument, the request .*; {shown}.* cannot be called so"
+            ):
+                ops.answer_with(who)
+
+    def test_a_function_that_may_take_the_request_is_accepted(self) -> None:
+        def takes_all(*given: Any, more: str = "Ada") -> str:
+            return more
+
+        for who in (str, input, takes_all):
+            ops.answer_with(who)
+
     def test_what_is_not_a_run_is_refused(self) -> None:
         with pytest.raises(TypeError, match="and before operators of RxPY"):
             Asking().observe().pipe(rxops.map(str), ops.answer_with(lambda _: "yes"))
