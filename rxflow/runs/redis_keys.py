@@ -20,7 +20,6 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, cast
 
-from rxflow._lazy import extra
 from rxflow.operators._core.run_log import (
     LIVE,
     Head,
@@ -159,7 +158,7 @@ def read_head(run_id: str, values: Mapping[bytes, bytes], *, is_leased: bool) ->
     )
 
 
-with extra("redis"):
+with suppress(ModuleNotFoundError):  # see rxflow.runs.redis
     from redis import exceptions as errors
 
 
