@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from importlib import import_module
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from rxflow._lazy import extra
 from rxflow.operators._core.run_log import (
@@ -54,8 +54,11 @@ from rxflow.runs.redis_keys import APPEND, CLAIM, RENEW, VERSION, RedisWakes, re
 from rxflow.types import Event
 from rxflow.types.codec import decode, encode, from_json_value, to_json_value
 
-with suppress(ModuleNotFoundError):  # RedisLog() raises this error, so that every name of rxflow.runs can be imported
+if TYPE_CHECKING:
     from redis import asyncio as aioredis, exceptions as errors
+else:
+    with suppress(ModuleNotFoundError):  # RedisLog() raises this error, so that all names of rxflow.runs can be imported
+        from redis import asyncio as aioredis, exceptions as errors
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from rxflow.operators._core.run_log import (
     LIVE,
@@ -158,8 +158,11 @@ def read_head(run_id: str, values: Mapping[bytes, bytes], *, is_leased: bool) ->
     )
 
 
-with suppress(ModuleNotFoundError):  # see rxflow.runs.redis
+if TYPE_CHECKING:
     from redis import exceptions as errors
+else:
+    with suppress(ModuleNotFoundError):  # see rxflow.runs.redis
+        from redis import exceptions as errors
 
 
 class RedisWakes:
