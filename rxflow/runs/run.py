@@ -298,7 +298,7 @@ class Run:
 
         Raises:
             RunExistsError: the run is running.
-            RuntimeError: the run has completed.
+            NotResumable: the run has completed.
             ValueError: an answer does not fit its question, or ``target`` is needed because there is no default. Also
                 raised if ``answer_within`` is not above 0, or if the run has no events.
             TypeError: ``answers`` is not a mapping, or ``target`` is not a flow, a crew or the import path of one.

@@ -447,7 +447,7 @@ def test_no_question_is_asked_at_the_console_while_the_runs_are_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rxflow._streaming.questions.has_console", lambda: True)
-    monkeypatch.setattr("builtins.input", lambda *_: "typed")
+    monkeypatch.setattr("builtins.input", lambda prompt="": f"typed {prompt}")
     log = MemoryLog()
     with Runs(log) as runs:
         run = runs.start(Asks(), answer_within=600)
@@ -503,7 +503,7 @@ def test_a_run_that_has_completed_cannot_go_on(store: str | None) -> None:
         run, request = paused(runs)
         run.answer(request.request_id, "2")
         run.result(20)
-        with pytest.raises(RuntimeError, match="has completed: there is nothing to resume"):
+        with pytest.raises(NotResumable, match="has completed: there is nothing to resume"):
             run.resume()
 
 
@@ -540,7 +540,7 @@ def test_a_run_that_completes_just_before_it_is_resumed_is_not_repeated() -> Non
     with Runs(log) as runs:
         run = runs.start(Slow(), run_id="r")
         run.events().pipe(rxops.first(lambda event: isinstance(event, MethodStarted))).run()
-        with pytest.raises(RuntimeError, match=r"^run 'r' has completed: there is nothing to resume$"):
+        with pytest.raises(NotResumable, match=r"^run 'r' has completed: there is nothing to resume$"):
             runs["r"].resume(target=Slow())
         assert (run.status, run.result(20)) == ("completed", "done")
     assert ran == ["wait"]
