@@ -57,7 +57,7 @@ from rxflow.types.codec import decode, encode, from_json_value, to_json_value
 if TYPE_CHECKING:
     from redis import asyncio as aioredis, exceptions as errors
 else:
-    with suppress(ModuleNotFoundError):  # RedisLog() raises this error, so that all names of rxflow.runs can be imported
+    with suppress(ModuleNotFoundError):  # RedisLog() raises this error; the names of rxflow.runs can be imported
         from redis import asyncio as aioredis, exceptions as errors
 
 T = TypeVar("T")

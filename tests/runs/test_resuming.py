@@ -236,7 +236,9 @@ def test_without_a_path_another_process_has_to_name_the_flow(tmp_path: Path) -> 
     with Runs(store) as runs:
         with pytest.raises(ValueError, match="pass it as target"):
             runs[run.id].resume({request.request_id: "2"})
-        runs[run.id].resume({request.request_id: "2"}, Asks())
+        with pytest.raises(ValueError, match="pass it as target"):
+            runs[run.id].answer(request.request_id, "2")
+        runs[run.id].answer(request.request_id, "2", target=Asks())
         assert runs[run.id].result(20) == "12"
 
 
