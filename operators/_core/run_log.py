@@ -33,7 +33,7 @@ class RunLost(RuntimeError):
     def __init__(self, run_id: str, last: int) -> None:
         super().__init__(
             f"run {run_id!r} is lost after event {last}: its process has died or cannot reach the store; "
-            "restart() begins it anew"
+            "resume() continues it where it was, and restart() begins it again"
         )
         self.run_id = run_id
         self.last = last
@@ -55,7 +55,7 @@ class RunCancelled(RuntimeError):
 
 
 class RunExistsError(ValueError):
-    """A run with this id has already begun."""
+    """A run with this id has already begun, or a run that is to be resumed or restarted is running."""
 
 
 class NotTheWriterError(StoreError):
@@ -418,8 +418,8 @@ def run_exists(run_id: str) -> str:
 
 
 def is_running(run_id: str) -> str:
-    """Return the message of a RunExistsError for a run that cannot start again, because it is running."""
-    return f"run {run_id!r} is running; cancel it before it begins again"
+    """Return the message of a RunExistsError for a run that cannot be resumed or restarted, because it is running."""
+    return f"run {run_id!r} is running; cancel it before it is resumed or begins again"
 
 
 def write_spec(spec: RunSpec) -> str:

@@ -19,7 +19,8 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, TypeVar, cast
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from rxflow._lazy import extra
 from rxflow.operators._core.run_log import (
@@ -53,8 +54,11 @@ from rxflow.runs.redis_keys import APPEND, CLAIM, RENEW, VERSION, RedisWakes, re
 from rxflow.types import Event
 from rxflow.types.codec import decode, encode, from_json_value, to_json_value
 
-with extra("redis"):
+if TYPE_CHECKING:
     from redis import asyncio as aioredis, exceptions as errors
+else:
+    with suppress(ModuleNotFoundError):  # RedisLog() raises this error; the names of rxflow.runs can be imported
+        from redis import asyncio as aioredis, exceptions as errors
 
 T = TypeVar("T")
 
@@ -86,11 +90,11 @@ class RedisLog(Store):
             paused run has not ended, so it is kept.
         max_events: how many of a run's newest events are kept; None: all.
 
-    When the connection to Redis is lost, commands are retried for 15 s. Events wait in memory meanwhile. Importing this
-    class raises ImportError if redis-py is not installed.
+    When the connection to Redis is lost, commands are retried for 15 s. Events wait in memory meanwhile.
 
     Raises:
         StoreError: Redis cannot be reached, or its keys have another version.
+        ImportError: redis-py is not installed.
     """
 
     def __init__(
@@ -101,6 +105,8 @@ class RedisLog(Store):
         keep_s: float | None = None,
         max_events: int | None = None,
     ) -> None:
+        with extra("redis"):
+            import_module("redis.asyncio")
         self._url = url
         self._lease = Lease(lease_s)
         self._keep_ms = "" if keep_s is None else str(max(1, round(keep_s * 1000)))

@@ -18,9 +18,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from rxflow._lazy import extra
 from rxflow.operators._core.run_log import (
     LIVE,
     Head,
@@ -159,8 +158,11 @@ def read_head(run_id: str, values: Mapping[bytes, bytes], *, is_leased: bool) ->
     )
 
 
-with extra("redis"):
+if TYPE_CHECKING:
     from redis import exceptions as errors
+else:
+    with suppress(ModuleNotFoundError):  # see rxflow.runs.redis
+        from redis import exceptions as errors
 
 
 class RedisWakes:

@@ -242,17 +242,20 @@ class Run:
                 asked.pop(event.request_id, None)
         return list(asked.values())
 
-    def answer(self, request_id: str, value: Any) -> None:
+    def answer(self, request_id: str, value: Any, target: Runnable | str | None = None) -> None:
         """Answer a question of the run.
 
-        A live run continues in its process. A paused run is resumed as by :meth:`resume`, with the ``answer_within``
-        that was given to :meth:`Runs.start`: this process carries out the run, so it must stay until :meth:`result`
-        returns. If it ends earlier, the answer is in the log, and ``resume()`` continues the run with it.
+        A live run continues in its process, which gets the answer through the store. A paused run is resumed as by
+        :meth:`resume`, with ``target`` and with the ``answer_within`` that was given to :meth:`Runs.start`: this
+        process carries out the run, so it must stay until :meth:`result` returns. If it ends earlier, the answer is in
+        the log, and ``resume()`` continues the run with it.
 
         Raises:
-            LookupError: no question with this id is waiting, or the run was forgotten.
-            ValueError: the answer does not fit the question. Also raised if the run is paused, and :meth:`resume` needs
-                a ``target``.
+            LookupError: no question with this id is waiting, or the run was forgotten. Also raised if there is nothing
+                at the import path.
+            ValueError: the answer does not fit the question. Also raised if the run is paused, and ``target`` is
+                needed.
+            TypeError: ``target`` is not a flow, a crew or the import path of one.
             RuntimeError: the run is neither live nor paused.
         """
         request = next((each for each in self.pending() if each.request_id == request_id), None)
@@ -263,7 +266,7 @@ class Run:
         check_answer(request, value)
         head = self.look_up()
         if head.status == "paused":
-            self.resume({request_id: value}, answer_within=head.spec.answer_within)
+            self.resume({request_id: value}, target, answer_within=head.spec.answer_within)
             return
         if head.status not in LIVE:
             raise RuntimeError(f"run {self.id!r} is {head.status}: it cannot take an answer; continue it with resume()")
@@ -298,7 +301,7 @@ class Run:
 
         Raises:
             RunExistsError: the run is running.
-            RuntimeError: the run has completed.
+            NotResumable: the run has completed.
             ValueError: an answer does not fit its question, or ``target`` is needed because there is no default. Also
                 raised if ``answer_within`` is not above 0, or if the run has no events.
             TypeError: ``answers`` is not a mapping, or ``target`` is not a flow, a crew or the import path of one.

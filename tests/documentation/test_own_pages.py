@@ -21,6 +21,14 @@ from tests.gate import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+TRIPS = """
+from rxflow.flow import Flow, start
+
+class Trip(Flow):
+    @start()
+    def book(self):
+        return f"booked for {self.ask('In whose name?')}"
+"""
 WHICH = (ROOT / "docs" / "which-operator.md").read_text(encoding="utf-8")
 OPERATORS = [name for name in rxflow.operators.__all__ if name[0].islower()]
 
@@ -33,6 +41,25 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *arguments]
     env = os.environ | {"RXFLOW_STORAGE_DIR": str(cwd)}
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.slow
+def test_the_program_that_answers_a_run_of_another_process_finishes_it(tmp_path: Path) -> None:
+    (tmp_path / "trips.py").write_text(TRIPS, encoding="utf-8")
+    (program,) = (each for each in programs("docs/runs.md") if "target=" in each)
+    begin = """
+from contextlib import suppress
+from trips import Trip
+from rxflow.runs import Runs
+from rxflow.types.answers import RunPaused
+with Runs("sqlite:///runs.db") as runs, suppress(RunPaused):
+    runs.start(Trip(), run_id="r").result()
+"""
+    paused = run("-W", "error", "-c", begin, cwd=tmp_path)
+    assert paused.returncode == 0, paused.stderr
+    done = run("-W", "error", "-c", program, "r", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "booked for Ada\n"
 
 
 @pytest.mark.slow

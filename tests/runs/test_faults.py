@@ -533,6 +533,11 @@ class TestRedis:
                 run.result(20)
         assert type(raised.value).__name__ in ("StoreError", "RecordedError")
 
+    def test_without_redis_py_every_name_can_be_imported(self) -> None:
+        program = "import sys; sys.modules['redis'] = None\nfrom rxflow.runs import *; print(RedisLog.__name__)"
+        ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
+        assert (ran.stdout, ran.stderr) == ("RedisLog\n", "")
+
     def test_without_redis_py_the_error_names_the_extra(self) -> None:
         program = "import sys; sys.modules['redis'] = None\nfrom rxflow.runs import Runs; Runs('redis://localhost')"
         ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)

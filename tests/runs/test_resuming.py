@@ -236,7 +236,9 @@ def test_without_a_path_another_process_has_to_name_the_flow(tmp_path: Path) -> 
     with Runs(store) as runs:
         with pytest.raises(ValueError, match="pass it as target"):
             runs[run.id].resume({request.request_id: "2"})
-        runs[run.id].resume({request.request_id: "2"}, Asks())
+        with pytest.raises(ValueError, match="pass it as target"):
+            runs[run.id].answer(request.request_id, "2")
+        runs[run.id].answer(request.request_id, "2", target=Asks())
         assert runs[run.id].result(20) == "12"
 
 
@@ -447,7 +449,7 @@ def test_no_question_is_asked_at_the_console_while_the_runs_are_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rxflow._streaming.questions.has_console", lambda: True)
-    monkeypatch.setattr("builtins.input", lambda *_: "typed")
+    monkeypatch.setattr("builtins.input", lambda prompt="": f"typed {prompt}")
     log = MemoryLog()
     with Runs(log) as runs:
         run = runs.start(Asks(), answer_within=600)
@@ -503,7 +505,7 @@ def test_a_run_that_has_completed_cannot_go_on(store: str | None) -> None:
         run, request = paused(runs)
         run.answer(request.request_id, "2")
         run.result(20)
-        with pytest.raises(RuntimeError, match="has completed: there is nothing to resume"):
+        with pytest.raises(NotResumable, match="has completed: there is nothing to resume"):
             run.resume()
 
 
@@ -540,7 +542,7 @@ def test_a_run_that_completes_just_before_it_is_resumed_is_not_repeated() -> Non
     with Runs(log) as runs:
         run = runs.start(Slow(), run_id="r")
         run.events().pipe(rxops.first(lambda event: isinstance(event, MethodStarted))).run()
-        with pytest.raises(RuntimeError, match=r"^run 'r' has completed: there is nothing to resume$"):
+        with pytest.raises(NotResumable, match=r"^run 'r' has completed: there is nothing to resume$"):
             runs["r"].resume(target=Slow())
         assert (run.status, run.result(20)) == ("completed", "done")
     assert ran == ["wait"]

@@ -782,7 +782,7 @@ class TestRestart:
     def test_one_that_is_running_is_refused(self, runs: Runs) -> None:
         run = runs.start(Endless())
         wait_for_chunk(run)
-        with pytest.raises(RunExistsError, match=r"is running; cancel it before it begins again$"):
+        with pytest.raises(RunExistsError, match=r"is running; cancel it before it is resumed or begins again$"):
             run.restart(Twice())
 
     def test_one_whose_log_cannot_be_read_has_failed_and_can_begin_again(self) -> None:
