@@ -17,7 +17,7 @@ from reactivex import operators as rxops
 
 from rxflow import LLM, Flow, operators as ops
 from rxflow.flow import start
-from rxflow.operators._core.run_log import Head
+from rxflow.operators._core.run_log import LIVE, Head
 from rxflow.runs import (
     EventsDroppedError,
     MemoryLog,
@@ -694,7 +694,7 @@ def test_a_reason_that_is_not_a_string_is_refused_and_cancels_nothing(runs: Runs
     run = runs.start(Endless())
     with pytest.raises(TypeError, match=rf"^reason is not a string: {re.escape(repr(reason))}$"):
         run.cancel(reason)
-    assert run.status == "running"
+    assert run.status in LIVE
 
 
 @pytest.mark.parametrize("after", ["3", None, 2.5, True])
