@@ -38,6 +38,7 @@ from rxflow.types import (
     FlowFailed,
     FlowStarted,
     InputRequested,
+    LLMFinished,
     LLMRetrying,
     MethodCancelled,
     MethodFailed,
@@ -70,6 +71,7 @@ class Transcript:
         self._width = width
         self._shown_error: BaseException | None = None
         self._unsaid: dict[tuple[str, str], str] = {}
+        self._last_answer = ""
 
     def read(self, event: Event) -> Iterator[str]:
         """Add ``event`` to the :class:`RunTree`, and yield the lines that are now complete."""
@@ -87,18 +89,25 @@ class Transcript:
             case Started():
                 yield from self._begin(event)
             case Finished() | Failed() | Cancelled():
+                if isinstance(event, LLMFinished):
+                    self._last_answer = event.text
                 yield from self._end_lines(event.origin.span_id)
                 yield from self._end(event)
             case _:
                 pass
 
     def finish(self) -> Iterator[str]:
-        """Yield the incomplete lines, the run's error if it was not shown yet, and a line about how the run ended."""
+        """Yield the incomplete lines, the error or result if not shown yet, and a line about how the run ended."""
         yield from self._end_lines()
-        error = self._tree.error
-        if error is not None and error is not self._shown_error:
-            yield f"{_MARKS[self._tree.state][1]} {show_error(error)}"
-        yield self._tree.describe_outcome()
+        tree = self._tree
+        if tree.error is not None and tree.error is not self._shown_error:
+            yield f"{_MARKS[tree.state][1]} {show_error(tree.error)}"
+        elif tree.state is State.DONE and tree.result is not None:
+            result = in_words(tree.result).strip()
+            if result != self._last_answer.strip():
+                for line in show_lines(result).split("\n"):
+                    yield from (f"= {part}" for part in self._wrap(line, self._width - 2) or [""])
+        yield tree.describe_outcome()
 
     def _begin(self, event: Started) -> Iterator[str]:
         match event:
@@ -147,8 +156,11 @@ class Transcript:
         self._unsaid[span_id, name] = rest[-MAX_LANE_CHARS:]
 
     def _print(self, name: str, line: str, columns: int) -> Iterator[str]:
-        for part in wrap(line.strip(), columns, break_on_hyphens=False):
+        for part in self._wrap(line.strip(), columns):
             yield f"{name}: {part}"
+
+    def _wrap(self, line: str, columns: int) -> list[str]:
+        return wrap(line, max(MIN_TEXT_COLUMNS, columns), break_on_hyphens=False)
 
     def _end_lines(self, span_id: str | None = None, name: str | None = None) -> Iterator[str]:
         """Yield the incomplete lines of the given span or speaker. Without arguments, yield all incomplete lines."""

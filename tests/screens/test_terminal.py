@@ -13,7 +13,9 @@ import reactivex as rx
 from rich.console import Console
 
 from rxflow import Flow, operators as ops
+from rxflow.flow import start
 from rxflow.screens import terminal
+from rxflow.testing import ScriptedLLM
 from tests.adapters import flows
 from tests.gate import PATIENCE_S
 from tests.loopback import Loopback, Reply
@@ -99,6 +101,33 @@ def test_a_pipe_gets_lines_without_control_codes(piped: subprocess.CompletedProc
 def test_words_of_speakers_who_talk_at_once_do_not_mix_in_a_line(piped: subprocess.CompletedProcess[bytes]) -> None:
     lines = piped.stdout.decode().splitlines()
     assert set(" ".join(line.removeprefix("Poet: ") for line in lines if line.startswith("Poet: ")).split()) == {"la"}
+
+
+class Returning(Flow):
+    """Returns what its input says, after a model has said "nine litres"."""
+
+    @start()
+    async def measure(self) -> Any:
+        await ScriptedLLM("nine 1ms litres|", values={"nine": "nine "}).acall("How much?")
+        return self.state["result"]
+
+
+@pytest.mark.parametrize(
+    ("result", "lines"),
+    [
+        ("nine litres", []),
+        ("9 l\n\x1b[2Jof soup", ["= 9 l", "= \N{SYMBOL FOR ESCAPE}[2Jof soup"]),
+        ({"litres": 9}, ["= {'litres': 9}"]),
+        ("a b " * 12, ["= a b a b a b a b a b a b a b a b a b a", "= b a b a b"]),
+        (None, []),
+    ],
+)
+def test_lines_end_with_the_result_unless_a_model_has_just_said_it(result: Any, lines: list[str]) -> None:
+    file = io.StringIO()
+    terminal.show(Returning(), {"result": result}, console=Console(file=file, width=40))
+    *before, outcome = file.getvalue().splitlines()
+    assert before[before.index("+ Returning / measure") + 1 :] == lines
+    assert outcome.startswith("done after ")
 
 
 def test_retracted_text_is_struck_out() -> None:
