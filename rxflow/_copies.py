@@ -46,5 +46,7 @@ def _copy(value: object, copies: dict[int, object], depth: int) -> object:
         return listed
     if type(value) is tuple:
         items = cast(tuple[object, ...], value)
-        return tuple([_copy(each, copies, depth) if type(each) in _CONTAINERS else each for each in items])
+        frozen = tuple([_copy(each, copies, depth) if type(each) in _CONTAINERS else each for each in items])
+        copies[key] = frozen  # otherwise a tuple that others share would be copied once for each path to it
+        return frozen
     return set(cast(set[object], value))

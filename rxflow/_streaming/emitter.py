@@ -12,7 +12,7 @@ import concurrent.futures
 import logging
 import threading
 import warnings
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from functools import partial
 from inspect import iscoroutinefunction
@@ -199,7 +199,8 @@ class Emitter:
         """
         self.require_open()
         if is_async(function):
-            return await await_result(function(*args, **kwargs))
+            # The function may be one that is marked as a coroutine function, and returns a future.
+            return await await_result(await cast(Awaitable[Any], function(*args, **kwargs)))
 
         def call() -> Any:
             self.require_open()

@@ -27,7 +27,9 @@ from rxflow.types import (
     Event,
     FlowFinished,
     FlowPaused,
+    FlowResumed,
     MethodStarted,
+    Origin,
     Retracted,
     StreamChunk,
     ToolProgress,
@@ -144,6 +146,8 @@ class _Run:
             yield from self._show(step)
         if isinstance(event, StreamChunk):
             return
+        if isinstance(event, FlowResumed) or (isinstance(event, Retracted) and event.origin == Origin()):
+            self.question, self.is_cancelled = None, False  # the run begins again
         match event:
             case MethodStarted(origin=origin):
                 yield _say(self._updater, f"{origin.flow_method} begins")

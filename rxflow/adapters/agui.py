@@ -35,6 +35,7 @@ from rxflow.types import (
     Failed,
     Finished,
     FlowPaused,
+    FlowResumed,
     Happened,
     InputRequested,
     LLMCancelled,
@@ -42,6 +43,7 @@ from rxflow.types import (
     LLMFinished,
     LLMStarted,
     MethodStarted,
+    Origin,
     Retracted,
     Started,
     StateChanged,
@@ -221,6 +223,7 @@ class _Run:
 
     def _begin(self, event: Any) -> Iterator[ag.BaseEvent]:
         span, parent = event.origin.span_id, event.origin.parent_span_id
+        self._root = self._root or span  # the first events of a resumed run have no span
         around = self._owner.get(parent)
         tool_around = self._tool_around.get(parent)
         self._owner[span], self._tool_around[span] = around, tool_around
@@ -289,6 +292,8 @@ class _Run:
 
     def _note(self, event: Any) -> Iterator[ag.BaseEvent]:
         owner = self._owner.get(event.origin.span_id)
+        if isinstance(event, FlowResumed) or (isinstance(event, Retracted) and event.origin == Origin()):
+            self._root, self._ending = "", None  # the run begins again, with a new outermost span
         match event:
             case StateChanged(state=state):
                 yield ag.StateSnapshotEvent(snapshot=to_plain_json(state), subagent_run_id=owner)

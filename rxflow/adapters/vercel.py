@@ -152,6 +152,8 @@ class _Message:
         # A resumed run repeats events that the client already has. Of these, only the open questions are sent again.
         if not isinstance(event, StreamChunk) and (not event.replayed or isinstance(event, InputRequested)):
             yield from self._note(event)
+        elif isinstance(event, InputReceived):
+            self._note_approval(event)
 
     def finish(self, error: BaseException | None) -> Iterator[UIChunk]:
         if not self._has_begun:
@@ -244,10 +246,8 @@ class _Message:
                 # In a resumed run, the question may precede ToolStarted. The ToolStarted case then sends the request.
                 if tool_call_id in self._ready:
                     yield self._request_approval(tool_call_id)
-            case InputReceived(request_id=request_id, value=Approval(approved=is_approved)):
-                # A run that is resumed with the answer does not ask again, so the question may be unknown here.
-                self._approvals[self._tool_calls.get(event.origin.span_id, "")] = request_id
-                self._answers[request_id] = is_approved
+            case InputReceived(value=Approval()):
+                self._note_approval(event)
             case InputReceived(request_id=request_id) if request_id in self._approvals.values():
                 self._answers[request_id] = bool(event.value)
             case InputRequested():
@@ -278,6 +278,16 @@ class _Message:
                 pass
         if not event.origin.parent_span_id:
             self._ending = event
+
+    def _note_approval(self, event: InputReceived) -> None:
+        """Note whether a tool call was approved.
+
+        A run that is resumed with the answer does not ask again, so the question may be unknown here. The answer that
+        was recorded before the run was resumed names no span. Only where the run repeats it, it belongs to a tool call.
+        """
+        if isinstance(event.value, Approval):
+            self._approvals[self._tool_calls.get(event.origin.span_id, "")] = event.request_id
+            self._answers[event.request_id] = event.value.approved
 
     def _give_result(self, event: ToolFinished | ToolFailed | ToolCancelled) -> Iterator[UIChunk]:
         tool_call_id = tool_part_id(call_id_of(event), event.tool_id)

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+import reactivex
 from a2a.client import create_client
 from a2a.helpers import get_artifact_text, get_message_text, new_text_message
 from a2a.server.agent_execution import RequestContext
@@ -24,6 +25,7 @@ from starlette.types import Receive, Scope, Send
 from rxflow import Flow, operators as ops
 from rxflow.adapters import a2a
 from rxflow.flow import start
+from rxflow.types import Event
 from tests.adapters import flows
 from tests.adapters.serving import serve
 from tests.gate import PATIENCE_S, Gate
@@ -73,10 +75,16 @@ FLOWS: dict[str, type[Flow[Any]]] = {
 }
 
 
+RECORDED: dict[str, list[Event]] = {}
+"""Events of runs that are over, by the names under which clients ask for them."""
+
+
 def answer(asked: RequestContext) -> Any:
     name, _, rest = asked.get_user_input().partition(" ")
     if name == "observed":
         return FLOWS[rest]().observe()
+    if name == "recorded":
+        return reactivex.from_iterable(RECORDED[rest])
     if name == "filtered":
         return FLOWS[rest]().events().pipe(ops.only_agent("Writer"))
     if name == "limited":
@@ -225,6 +233,13 @@ def test_every_run_ends_its_task(url: str, flow: str) -> None:
     _, task = asyncio.run(send(url, flow))
     ended = (TaskState.TASK_STATE_COMPLETED, TaskState.TASK_STATE_FAILED, TaskState.TASK_STATE_INPUT_REQUIRED)
     assert task.status.state in ended
+
+
+def test_a_run_that_was_resumed_with_the_answer_completes_its_task(url: str) -> None:
+    before, after = flows.pay_after_resuming(True)
+    RECORDED["resumed"] = [*before, *after]
+    _, task = asyncio.run(send(url, "recorded resumed"))
+    assert task.status.state == TaskState.TASK_STATE_COMPLETED
 
 
 def test_a_run_that_waits_for_a_person_requires_input(url: str) -> None:

@@ -12,8 +12,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from rxflow import Flow
+from rxflow import Flow, operators as ops
 from rxflow.adapters import agui
+from rxflow.flow import start
+from rxflow.runs import Runs
 from rxflow.types.chunks import Origin
 from rxflow.types.events import (
     Custom,
@@ -164,6 +166,34 @@ def test_a_tool_call_that_waited_has_its_result_after_the_run_is_resumed() -> No
     (result,) = of_kind(whole, "TOOL_CALL_RESULT")
     assert (result["toolCallId"], result["content"]) == (call["toolCallId"], "paid 3")
     assert of_kind(translate(after), "TOOL_CALL_RESULT") == [result], "also in a response of its own"
+
+
+def test_the_end_of_a_resumed_run_is_that_of_its_last_generation() -> None:
+    before, after = flows.pay_after_resuming(True)
+    assert translate(before)[-1]["outcome"]["type"] == "interrupt"
+    for events in ([*before, *after], after):
+        finished = translate(events)[-1]
+        assert (finished["outcome"], finished["result"]) == ({"type": "success"}, "it is done")
+
+
+def test_the_end_of_a_run_that_was_started_again_is_that_of_its_last_generation() -> None:
+    class FailsFirst(Flow[dict[str, Any]]):
+        has_failed = False
+
+        @start()
+        def work(self) -> str:
+            if not FailsFirst.has_failed:
+                FailsFirst.has_failed = True
+                raise ValueError("not yet")
+            return "done"
+
+    with Runs() as runs:
+        run = runs.start(FailsFirst())
+        with pytest.raises(ValueError, match="not yet"):
+            run.result(PATIENCE_S)
+        run.restart(FailsFirst())
+        finished = translate(list(run.events().pipe(ops.to_output())))[-1]
+    assert (finished["type"], finished.get("result")) == ("RUN_FINISHED", "done")
 
 
 def test_a_client_that_sends_its_messages_is_not_sent_their_tool_calls_again() -> None:

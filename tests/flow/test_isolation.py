@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import reactivex
 
+from rxflow import operators as ops
 from rxflow.flow import Flow, listen, start
 from rxflow.types.events import FlowFinished, FlowStarted, MethodFinished
 from rxflow.types.streaming import FlowStreamingOutput, StreamChunk
@@ -285,3 +286,20 @@ def test_two_callers_side_by_side_each_give_their_methods_their_own_context() ->
         return await asyncio.gather(marked("left"), marked("right"))
 
     assert tuple(asyncio.run(main())) == (["left"] * 4, ["right"] * 4)
+
+
+def test_a_result_of_tuples_that_share_tuples_is_copied_once_for_each_tuple() -> None:
+    class Branching(Flow[dict[str, Any]]):
+        @start()
+        def double(self) -> Any:
+            tree: Any = ([1],)
+            for _ in range(60):
+                tree = (tree, tree)
+            return tree
+
+    copied = Branching().events().pipe(ops.to_output())
+    (result,) = (event.result for event in copied if isinstance(event, MethodFinished))
+    while len(result) == 2:
+        assert result[0] is result[1]
+        result = result[0]
+    assert result == ([1],)

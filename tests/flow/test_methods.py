@@ -11,8 +11,9 @@ from rxflow.flow import Flow, listen, router, start
 from rxflow.types.events import MethodFinished
 from tests.flow.callers import Whereabouts, calling_as, said
 from tests.gate import PATIENCE_S
+from tests.scripted import Scripted
 from tests.signals import outcome
-from tests.team import crew_saying
+from tests.team import crew_saying, prompt, solo
 
 
 @pytest.mark.parametrize("method", ["sync", "async", "generator"])
@@ -92,6 +93,26 @@ def test_a_method_may_be_a_plain_callable_that_returns_a_coroutine() -> None:
             return work()
 
     assert Wrapped().kickoff() == "awaited"
+
+
+def test_a_function_that_is_marked_as_a_coroutine_function_may_return_a_future() -> None:
+    class Marked:
+        """Python takes it for a coroutine function, as one that ``inspect.markcoroutinefunction`` marks (3.12)."""
+
+        __name__, __defaults__, __kwdefaults__, __annotations__ = "marked", None, None, dict[str, Any]()
+
+        async def _like(self) -> None: ...
+
+        __code__ = _like.__code__
+
+        def __call__(self, inputs: dict[str, Any]) -> asyncio.Future[dict[str, Any]]:
+            done: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+            done.set_result({"topic": "tides"})
+            return done
+
+    model = Scripted("Done")
+    solo(model, description="About {topic}", crew={"before_kickoff_callbacks": [Marked()]}).kickoff()
+    assert "About tides" in prompt(model)
 
 
 class Forgetful(Flow):
