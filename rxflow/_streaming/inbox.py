@@ -39,6 +39,12 @@ class Inbox(Answerer):
         with self._lock:
             return tuple(each.request for each in self._open.values() if not each.answers)
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the run waits for an answer, or has not yet taken an answer that it was given."""
+        with self._lock:
+            return bool(self._open)
+
     def answer(self, request_id: str, value: Any) -> None:
         """Answer a question.
 

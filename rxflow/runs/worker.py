@@ -369,15 +369,18 @@ class _RunInbox(Inbox):
         self._is_closed = False
 
     def close(self) -> bool:
-        """Leave all questions unanswered, also those to come. Return whether questions were open."""
+        """Leave all questions unanswered, also those to come.
+
+        Return whether the run waited for answers, or was about to take one that must still get into the log.
+        """
         # Set the flag first, and then read ``pending``. find_answer() is called with a question that is already in
         # ``pending``, and reads the flag. In this order, no question is missed.
         self._is_closed = True
-        pending = self.pending
-        for request in pending:
+        is_awaited = self.is_awaited
+        for request in self.pending:
             with suppress(LookupError):  # the question was answered in the meantime
                 self.decline(request.request_id)
-        return bool(pending)
+        return is_awaited
 
     async def find_answer(self, request: InputRequested) -> Any:
         limit = asyncio.timeout(0 if self._is_closed else self._answer_within_s)

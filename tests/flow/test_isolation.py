@@ -167,6 +167,19 @@ def test_listeners_share_the_object_that_a_method_returned_but_its_event_stays()
     assert [event.result for event in seen.of(MethodFinished)] == [[{"tags": {1}}], True]
 
 
+def test_a_result_of_very_many_containers_does_not_block_the_loop_to_be_copied() -> None:
+    class Table(Flow):
+        @start()
+        def rows(self) -> list[list[int]]:
+            return [[number] for number in range(20_000)]
+
+    said = outcome(Table().events())
+    copied, result = said.one(MethodFinished).result, said.one(FlowFinished).result
+    assert copied == result
+    assert copied[0] is not result[0]
+    assert copied[-1] is result[-1], "only the first 10,000 are copied"
+
+
 def test_inputs_that_hold_themselves_are_copied_as_such() -> None:
     class Finds(Flow):
         @start()

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from reactivex import operators as rxops
 from rxflow import operators as ops
 from rxflow.flow import Flow, listen, start
 from rxflow.llm.source import Delta, Ending, ToolCallDelta
+from rxflow.operators._core.run_log import Note
 from rxflow.runs import (
     End,
     Head,
@@ -51,7 +52,7 @@ from rxflow.types.events import (
     ToolStarted,
 )
 from tests.flow.test_resume import UNDISTURBED, WHOLE
-from tests.gate import Gate
+from tests.gate import PATIENCE_S, Gate
 from tests.scripted import Scripted, calls
 from tests.team import an_agent, solo
 
@@ -433,6 +434,13 @@ def wait_for_question(run: Run) -> InputRequested:
         return next(event for event in output if isinstance(event, InputRequested))
 
 
+@pytest.fixture
+def patient_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``close()`` gives runs all the time that a busy machine takes to pause them."""
+    monkeypatch.setattr("rxflow.runs.worker.LOOPS_WAIT_S", PATIENCE_S)
+
+
+@pytest.mark.usefixtures("patient_close")
 def test_a_run_that_only_waits_for_a_person_is_paused_when_its_runs_are_closed(tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path / 'runs.db'}"
     with Runs(store) as runs:
@@ -445,6 +453,31 @@ def test_a_run_that_only_waits_for_a_person_is_paused_when_its_runs_are_closed(t
         assert again.result(20) == "12"
 
 
+@pytest.mark.usefixtures("patient_close")
+def test_an_answer_that_arrives_just_before_the_runs_are_closed_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Still(MemoryLog):
+        def close(self) -> None:
+            """The log is read after its runs were closed."""
+
+    closing = Gate()
+
+    def wait_for_ends(ends: Sequence[Future[None]], seconds: float) -> None:
+        closing.open()
+        wait(ends, seconds)
+
+    monkeypatch.setattr("rxflow.runs.worker.wait", wait_for_ends)
+    with Runs(Still()) as runs:
+        run = runs.start(Asks(), answer_within=600)
+        request = wait_for_question(run)
+        assert run.worker is not None
+        border = run.worker._border
+        assert border is not None
+        border.scope.run.loop.call_soon_threadsafe(closing.wait)
+        run.worker.on_note(Note("answer", "2", request.request_id))
+    assert run.result(20) == "12"
+
+
+@pytest.mark.usefixtures("patient_close")
 def test_no_question_is_asked_at_the_console_while_the_runs_are_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
