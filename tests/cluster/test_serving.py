@@ -113,7 +113,7 @@ def test_its_questions_are_answered_at_another(nodes: Any, redis: RedisServer) -
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ([], 'a cluster needs a store that all its machines can reach, such as "redis://host:6379/0"; got None'),
+        ([], "--cluster needs a store that all its machines can reach, such as --store redis://host:6379/0"),
         (["--runs", "SQLITE"], "a cluster needs a store that all its machines can reach"),
         (["--runs", "REDIS", "--cluster", "nowhere"], "Invalid address format: nowhere"),
         (["--runs", "REDIS", "--cluster", "127.0.0.1:9"], "no Ray cluster answers at '127.0.0.1:9' ("),
@@ -132,6 +132,7 @@ def test_what_does_not_fit_is_one_line(options: list[str], said: str, redis: Red
 def test_without_the_extra_the_line_names_it() -> None:
     program = "import sys; sys.modules['ray'] = None; import rxflow.__main__ as m; m.main()"
     command = [sys.executable, "-c", program, "serve", "tests.runs.flows:Count", "--cluster", "auto"]
+    command += ["--store", "redis://127.0.0.1:6379/0"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
     said = "rxflow: ray is not installed; it comes with: pip install 'rxflow[ray]'\n"
     assert (done.returncode, done.stderr) == (2, said)

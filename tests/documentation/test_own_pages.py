@@ -305,7 +305,7 @@ def test_the_source_of_its_page_streams_and_explains_its_errors(tmp_path: Path) 
     ],
 )
 def test_the_ways_to_the_result_on_the_page_about_people_lead_there(result: str, tmp_path: Path) -> None:
-    flow, kickoff = programs("docs/people.md")
+    flow, kickoff, *_ = programs("docs/people.md")
     answer = "def answer(request):\n    return answers[request.message]\n"
     done = run("-W", "error", "-c", f"{flow}\n{answer}\n{result or kickoff}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

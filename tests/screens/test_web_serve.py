@@ -214,10 +214,10 @@ def test_a_token_comes_from_the_environment(folder: Path) -> None:
     ("arguments", "said"),
     [
         (["trips:Nothing"], "trips has no 'Nothing'"),
-        (["trips:ready"], "trips:ready is a Trip; each run needs a flow of its own, so name a flow class"),
+        (["trips:ready"], "trips:ready is a flow; each run needs a flow of its own, so name its class, Trip"),
         (["trips:Needy"], "trips:Needy cannot be created: TypeError"),
         (["trips:Trip", "--token", "short"], "the token has 5 characters; it needs at least 16"),
-        (["trips:Trip", "--store", "nope"], "no store 'nope'"),
+        (["trips:Trip", "--store", "nope"], "--store 'nope' is not the URL of a store"),
         (["trips:Trip", "--when-unread", "never"], "--when-unread 'never' is neither detach nor cancel nor a time"),
         (["trips:Trip", "--when-unread", "0"], "--when-unread '0' is neither detach nor cancel nor a time above 0"),
         (["trips:Trip", "--host", "no.such.host.invalid"], "cannot listen on no.such.host.invalid:8000"),
