@@ -469,11 +469,9 @@ def test_an_answer_that_arrives_just_before_the_runs_are_closed_is_taken(monkeyp
     with Runs(Still()) as runs:
         run = runs.start(Asks(), answer_within=600)
         request = wait_for_question(run)
-        assert run.worker is not None
-        border = run.worker._border
-        assert border is not None
-        border.scope.run.loop.call_soon_threadsafe(closing.wait)
-        run.worker.on_note(Note("answer", "2", request.request_id))
+        worker: Any = run.worker
+        worker._border.scope.run.loop.call_soon_threadsafe(closing.wait)
+        worker.on_note(Note("answer", "2", request.request_id))
     assert run.result(20) == "12"
 
 
