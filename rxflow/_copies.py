@@ -36,7 +36,7 @@ def _copy(value: object, copies: dict[int, object], depth: int, limit: float) ->
     if depth >= _MAX_DEPTH or len(copies) >= limit:
         return value
     depth += 1
-    # The check in each loop saves a call for each item that is no container, which most items are.
+    # Most items are not containers. The check in each loop saves a call for each of them.
     if type(value) is dict:
         entries = cast(dict[object, object], value).copy().items()  # another thread may add an entry meanwhile
         copies[key] = copied = dict[object, object]()

@@ -240,8 +240,8 @@ class ConsoleProvider:
 
         flow.observe().pipe(ops.answer_with(ConsoleProvider()))
 
-    The next line that is typed is the answer. For a review, an empty line accepts the result, or selects the default
-    label. If a label must be selected, and there is no default, an empty line does not fit. For an approval, ``y``
+    The next line that is typed is the answer. For a review, an empty line accepts the result. If the answer selects a
+    label, an empty line selects the default label; without a default label, it does not fit. For an approval, ``y``
     allows the tool call, ``n`` refuses it (a reason may follow), and a JSON object allows it with other arguments. If
     the line does not fit the question, the question is asked again, with the reason. At the end of the input, the
     question gets no answer. With ``verbose=False``, only the message of the question is shown.

@@ -69,13 +69,13 @@ class Inbox(Answerer):
 
     async def find_answer(self, request: InputRequested) -> Any:
         self.expect(request)
-        told = asyncio.Event()
+        settled = asyncio.Event()
         loop = asyncio.get_running_loop()
         with self._lock:
             waiting = self._open[request.request_id]
-            waiting.tell = lambda: call_soon(loop, told.set)
+            waiting.notify = lambda: call_soon(loop, settled.set)
         if not waiting.answers:
-            await told.wait()
+            await settled.wait()
         return waiting.answers[0]
 
     def forget(self, request: InputRequested) -> None:
@@ -95,8 +95,8 @@ class Inbox(Answerer):
         waiting = self._look_up(request_id)
         with self._lock:
             waiting.answers.append(value)  # if two threads answer at once, there are two answers, and the first counts
-            tell = waiting.tell
-        tell()
+            notify = waiting.notify
+        notify()
 
 
 @dataclass(slots=True)
@@ -105,7 +105,7 @@ class _Open:
 
     request: InputRequested
     answers: list[Any] = field(default_factory=list[Any])
-    tell: Callable[[], object] = field(default=lambda: None)
+    notify: Callable[[], object] = field(default=lambda: None)
 
 
 WORDS_SCHEMA: Mapping[str, Any] = {"type": "string", "pattern": r"\S"}

@@ -205,7 +205,7 @@ def _read_answers(pending: Sequence[InputRequested], given: Sequence[str]) -> di
 
 
 def find_asker(run: Run) -> Callable[[str], object] | None:
-    """Return the function that lets the console ask a question of ``run``; None if there is no console."""
+    """Return the function that asks a question of ``run`` at the console; None if there is no console."""
     return run.worker.decline if run.worker is not None and has_console() else None
 
 

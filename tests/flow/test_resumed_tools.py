@@ -167,6 +167,19 @@ def test_an_approved_call_that_ended_leaves_nothing_for_the_next_one(second_id: 
     assert paid == [5, 5]
 
 
+def crew_that_sends_twice(send: BaseTool) -> Crew:
+    """Its model sends a letter to Ann, signs, which needs an approval, and sends the same letter again."""
+
+    @tool(needs_approval=True)
+    def sign(name: str) -> str:
+        """Sign."""
+        return "signed"
+
+    again = calls(("send", {"to": "Ann"}))
+    model = Scripted(calls(("send", {"to": "Ann"})), calls(("sign", {"name": "Bo"})), again, "Done")
+    return solo(model, agent={"tools": [send, sign]})
+
+
 @pytest.mark.parametrize(("is_kept", "sent_in_all"), [(True, 1), (False, 2)])
 def test_the_same_call_after_the_resumption_is_not_carried_out_again(is_kept: bool, sent_in_all: int) -> None:
     sent: list[str] = []
@@ -182,14 +195,7 @@ def test_the_same_call_after_the_resumption_is_not_carried_out_again(is_kept: bo
 
     send.cache_function = may_keep
 
-    @tool(needs_approval=True)
-    def sign(name: str) -> str:
-        """Sign."""
-        return "signed"
-
-    again = calls(("send", {"to": "Ann"}))
-    model = Scripted(calls(("send", {"to": "Ann"})), calls(("sign", {"name": "Bo"})), again, "Done")
-    crew = solo(model, agent={"tools": [send, sign]})
+    crew = crew_that_sends_twice(send)
     paused = outcome(crew.events())
     (request,) = paused.one(FlowPaused).pending
     past = [decode(encode(event)) for event in paused.events]
@@ -211,14 +217,7 @@ def test_a_call_that_a_person_changed_does_not_answer_the_call_that_the_model_wa
         sent.append(to)
         return f"sent to {to}"
 
-    @tool(needs_approval=True)
-    def sign(name: str) -> str:
-        """Sign."""
-        return "signed"
-
-    again = calls(("send", {"to": "Ann"}))
-    model = Scripted(calls(("send", {"to": "Ann"})), calls(("sign", {"name": "Bo"})), again, "Done")
-    crew = solo(model, agent={"tools": [send, sign]})
+    crew = crew_that_sends_twice(send)
     past: list[Event] = outcome(crew.events()).events
     for answer in ({"approved": True, "arguments": {"to": "Cy"}}, "yes"):
         (request,) = [event for event in past if isinstance(event, FlowPaused)][-1].pending

@@ -455,10 +455,6 @@ def test_a_run_that_only_waits_for_a_person_is_paused_when_its_runs_are_closed(t
 
 @pytest.mark.usefixtures("patient_close")
 def test_an_answer_that_arrives_just_before_the_runs_are_closed_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Still(MemoryLog):
-        def close(self) -> None:
-            """The log is read after its runs were closed."""
-
     closing = Gate()
 
     def wait_for_ends(ends: Sequence[Future[None]], seconds: float) -> None:
@@ -466,7 +462,7 @@ def test_an_answer_that_arrives_just_before_the_runs_are_closed_is_taken(monkeyp
         wait(ends, seconds)
 
     monkeypatch.setattr("rxflow.runs.worker.wait", wait_for_ends)
-    with Runs(Still()) as runs:
+    with Runs(MemoryLog()) as runs:
         run = runs.start(Asks(), answer_within=600)
         request = wait_for_question(run)
         worker: Any = run.worker
@@ -476,13 +472,10 @@ def test_an_answer_that_arrives_just_before_the_runs_are_closed_is_taken(monkeyp
 
 
 @pytest.mark.usefixtures("patient_close")
-def test_no_question_is_asked_at_the_console_while_the_runs_are_closed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_question_is_asked_at_the_console_while_the_runs_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rxflow._streaming.questions.has_console", lambda: True)
     monkeypatch.setattr("builtins.input", lambda prompt="": f"typed {prompt}")
-    log = MemoryLog()
-    with Runs(log) as runs:
+    with Runs(MemoryLog()) as runs:
         run = runs.start(Asks(), answer_within=600)
         wait_for_question(run)
     assert run.status == "paused"
@@ -494,8 +487,7 @@ def test_a_run_whose_other_work_goes_on_is_cancelled_when_its_runs_are_closed() 
         async def work(self) -> None:
             await Gate().passed()
 
-    log = MemoryLog()
-    with Runs(log) as runs:
+    with Runs(MemoryLog()) as runs:
         run = runs.start(Works(), answer_within=600)
         wait_for_question(run)
     assert run.status == "cancelled"
